@@ -1,0 +1,9 @@
+"""Discovery: sources -> the manifest of shards.
+
+``discover_sources`` lists the files, cuts large ones at line borders without copying, and identifies each
+shard by the sha256 of its bytes, remembered so that an unchanged file is not read again.
+"""
+
+from cpt_core.discovery.discover import discover_sources
+
+__all__ = ["discover_sources"]

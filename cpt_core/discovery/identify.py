@@ -1,0 +1,122 @@
+"""One input file -> its shards, each identified by its content.
+
+In: a file's stat; how to cut and how to identify.
+Out: the file's format and its ranges with digest and first line.
+Promise: the bytes described are the bytes that were there before and after reading; a file that cannot be read
+gives a shard with a problem, so that the others go on.
+Never: parses a line.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cpt_core.config import DiscoveryConfig
+from cpt_core.discovery.ranges import cut_targets, line_ranges
+from cpt_core.errors import InputChangedError, InputError
+from cpt_core.manifest import InputFormat
+from cpt_core.storage import CHUNK_BYTES, FileStat, open_input, stat_input
+
+_MAGIC: list[tuple[bytes, InputFormat]] = [
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PAR1", "parquet"),
+]
+
+
+@dataclass(frozen=True)
+class Range:
+    """One range of a file: position in bytes, number of its first line, and content identity."""
+
+    first_byte: int
+    size_bytes: int
+    first_line: int
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class IdentifiedFile:
+    """A file as the memory keeps it."""
+
+    stat: FileStat
+    format: InputFormat
+    ranges: tuple[Range, ...]
+    problem: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the memory."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "IdentifiedFile":
+        """The inverse of ``as_json``."""
+        return cls(
+            stat=FileStat(**values["stat"]),
+            format=values["format"],
+            ranges=tuple(Range(**described) for described in values["ranges"]),
+        )
+
+
+def identify_file(stat: FileStat, mode: str, shard_size_bytes: int) -> IdentifiedFile:
+    """Cut and identify one file; what is wrong with it becomes its ``problem``.
+
+    Args:
+        stat: the file as it was listed.
+        mode: ``content`` or ``stat``, see ``DiscoveryConfig.fingerprint_inputs``.
+        shard_size_bytes: larger uncompressed line files are cut.
+    """
+    try:
+        file_format = _recognise(stat.uri)
+        spans = _spans(stat, file_format, shard_size_bytes)
+        ranges = _by_content(stat, file_format, spans) if mode == "content" else _by_stat(stat, spans)
+        if stat_input(stat.uri) != stat:
+            raise InputChangedError(f"{stat.uri}: changed while it was read; run again when it is complete")
+    except InputError as error:
+        whole = Range(first_byte=0, size_bytes=stat.size_bytes, first_line=1, identity={})
+        return IdentifiedFile(stat=stat, format="jsonl", ranges=(whole,), problem=str(error))
+    return IdentifiedFile(stat=stat, format=file_format, ranges=ranges)
+
+
+def memory_key(config: DiscoveryConfig, shard_size_bytes: int) -> dict[str, Any]:
+    """What a remembered file's description depends on besides the file itself."""
+    return {"mode": config.fingerprint_inputs, "shard_size_bytes": shard_size_bytes}
+
+
+def _recognise(uri: str) -> InputFormat:
+    with open_input(uri) as stream:
+        head = stream.read(4)
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), "jsonl")
+
+
+def _spans(stat: FileStat, file_format: InputFormat, shard_size_bytes: int) -> list[tuple[int, int]]:
+    if file_format != "jsonl" or stat.size_bytes <= shard_size_bytes:
+        return [(0, stat.size_bytes)]
+    with open_input(stat.uri) as stream:
+
+        def read_at(offset: int, length: int) -> bytes:
+            stream.seek(offset)
+            return stream.read(length)
+
+        return line_ranges(stat.size_bytes, cut_targets(stat.size_bytes, shard_size_bytes), read_at)
+
+
+def _by_content(stat: FileStat, file_format: InputFormat, spans: list[tuple[int, int]]) -> tuple[Range, ...]:
+    ranges = []
+    first_line = 1
+    with open_input(stat.uri) as stream:
+        for first_byte, size_bytes in spans:
+            digest = hashlib.sha256()
+            newlines = 0
+            remaining = size_bytes
+            while remaining and (chunk := stream.read(min(CHUNK_BYTES, remaining))):
+                digest.update(chunk)
+                newlines += chunk.count(b"\n") if file_format == "jsonl" else 0
+                remaining -= len(chunk)
+            ranges.append(Range(first_byte, size_bytes, first_line, {"sha256": digest.hexdigest()}))
+            first_line += newlines
+    return tuple(ranges)
+
+
+def _by_stat(stat: FileStat, spans: list[tuple[int, int]]) -> tuple[Range, ...]:
+    identity = {"uri": stat.uri, "file_size_bytes": stat.size_bytes, "version": stat.version}
+    return tuple(Range(first_byte, size_bytes, 1, identity) for first_byte, size_bytes in spans)

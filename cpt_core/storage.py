@@ -1,0 +1,322 @@
+"""The only door to file systems: input files to read, and the store to commit to.
+
+In: URIs (``/a/b``, ``s3://bucket/key``, ``memory://x``) and, for the store, names relative to its root.
+Out: listings sorted bytewise, byte streams, files published whole.
+Promise: a published file is complete, durable and never replaced; two writers of one name cannot both win.
+Never: renames a folder to publish it, trusts a clock, or leaves a half-written file under a final name.
+"""
+
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+import fsspec
+import psutil
+
+from cpt_core.errors import InputError, StoreError
+
+STAGING_FOLDER = ".tmp"
+CHUNK_BYTES = 1 << 20
+_GLOB_CHARACTERS = "*?["
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """An input file as its file system describes it."""
+
+    uri: str
+    size_bytes: int
+    version: str
+    """Changes whenever the file does: modification time and inode, or the object's ETag."""
+
+
+def expand(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
+    """All files that a directory, file or glob stands for, sorted bytewise by URI.
+
+    Args:
+        uri: a file (any name), a directory (searched at every depth for ``suffixes``) or a glob.
+        suffixes: endings that a file must have to be found in a directory.
+
+    Raises:
+        InputError: when the file system refuses to answer.
+    """
+    system, path = _filesystem(uri)
+    try:
+        if any(character in path for character in _GLOB_CHARACTERS) and not system.exists(path):
+            found = [info for info in system.glob(path, detail=True).values() if info["type"] == "file"]
+        elif system.isdir(path):
+            found = [info for name, info in system.find(path, detail=True).items() if name.endswith(suffixes)]
+        else:
+            found = [system.info(path)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{uri}: cannot be listed: {error}; check the path and its permissions") from error
+    stats = [_file_stat(system, info) for info in found]
+    return sorted(stats, key=lambda stat: os.fsencode(stat.uri))
+
+
+def stat_input(uri: str) -> FileStat:
+    """The current description of one input file.
+
+    Raises:
+        InputError: when it cannot be reached.
+    """
+    system, path = _filesystem(uri)
+    try:
+        return _file_stat(system, system.info(path))
+    except OSError as error:
+        raise InputError(f"{uri}: cannot be read: {_reason(error)}") from error
+
+
+@contextmanager
+def open_input(uri: str, start_byte: int = 0) -> Iterator[IO[bytes]]:
+    """A binary stream of an input file, positioned at ``start_byte``.
+
+    Raises:
+        InputError: when it cannot be opened or read.
+    """
+    system, path = _filesystem(uri)
+    try:
+        with system.open(path, "rb") as stream:
+            stream.seek(start_byte)
+            yield stream
+    except OSError as error:
+        raise InputError(f"{uri}: cannot be read: {_reason(error)}") from error
+
+
+class Store:
+    """A folder of artifacts on any file system; all names are relative to its root, with ``/``."""
+
+    def __init__(self, root_uri: str) -> None:
+        self.root_uri = root_uri.rstrip("/")
+        self._system, self._root = _filesystem(self.root_uri)
+        self._is_local = "file" in _protocols(self._system)
+        self._folders_of: dict[str, list[str]] = {}
+
+    def uri(self, name: str) -> str:
+        """The full URI of a name."""
+        return f"{self.root_uri}/{name}"
+
+    def local_path(self, name: str) -> Path | None:
+        """The name as a path of this machine's file systems, or None on an object store."""
+        return Path(self._root, name) if self._is_local else None
+
+    def read_bytes(self, name: str) -> bytes:
+        """Content of a small file.
+
+        Raises:
+            FileNotFoundError: when there is none.
+        """
+        return cast(bytes, self._system.cat_file(self._path(name)))
+
+    def size_bytes(self, name: str) -> int | None:
+        """Size of a file, or None when there is none."""
+        try:
+            return cast(int, self._system.info(self._path(name))["size"])
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """A seekable binary stream of a stored file."""
+        with self._system.open(self._path(name), "rb") as stream:
+            yield stream
+
+    def open_seekable(self, name: str) -> Any:
+        """A seekable binary file that the caller, or the garbage collector, closes: for readers that keep it."""
+        return self._system.open(self._path(name), "rb")
+
+    def sha256(self, name: str) -> str:
+        """sha256 of a stored file, in hexadecimal."""
+        with self.open(name) as stream:
+            return sha256_of(stream)
+
+    def folders(self, parent: str) -> list[str]:
+        """Names of the folders directly below ``parent``, sorted; listed once in the life of this object."""
+        if parent not in self._folders_of:
+            try:
+                entries = self._system.ls(self._path(parent), detail=True)
+            except FileNotFoundError:
+                entries = []
+            names = [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "directory"]
+            self._folders_of[parent] = sorted(names)
+        return self._folders_of[parent]
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A private folder for files under construction; gone afterwards, whatever happens.
+
+        For a local store it lies in the store's own file system, so that publishing is a link and not a copy.
+        """
+        if self._is_local:
+            folder = Path(self._root, STAGING_FOLDER, _owner_tag())
+            folder.mkdir(parents=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="cpt-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, staged: Path, name: str) -> None:
+        """Make a staged file visible under a final name that contains its content's digest.
+
+        A file that already has the name has the same content, so meeting one is a success.
+
+        Raises:
+            StoreError: when the store cannot be written; nothing is visible then.
+        """
+        try:
+            if self._is_local:
+                self._link_durably(staged, Path(self._root, name))
+            elif self.size_bytes(name) != staged.stat().st_size:
+                self._system.put_file(str(staged), self._path(name))
+        except OSError as error:
+            raise StoreError(self._write_failure(name, error)) from error
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file unless the name exists: True when this call created it, False when it was there.
+
+        Raises:
+            StoreError: when the store cannot be written.
+        """
+        try:
+            if not self._is_local:
+                self._system.pipe_file(self._path(name), content, mode="create")
+                return True
+            with self.staging() as folder:
+                staged = folder / "record"
+                staged.write_bytes(content)
+                return self._link_durably(staged, Path(self._root, name))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise StoreError(self._write_failure(name, error)) from error
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a small file whole, over an older one. Only for what may be lost: hints and memories."""
+        if not self._is_local:
+            self._system.pipe_file(self._path(name), content)
+            return
+        with self.staging() as folder:
+            staged = folder / "content"
+            staged.write_bytes(content)
+            _fsync(staged)
+            final = Path(self._root, name)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(final)
+
+    def set_aside(self, folder: str) -> str:
+        """Move a damaged artifact out of the way, its record first so that it stops existing; returns its new name."""
+        target = f"damaged/{folder.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        record_first = sorted(
+            self._system.find(self._path(folder)), key=lambda path: (not path.endswith(".json"), path)
+        )
+        for path in record_first:
+            final = f"{self._path(target)}/{PurePosixPath(path).name}"
+            self._system.makedirs(self._path(target), exist_ok=True)
+            self._system.mv(path, final)
+        self._folders_of.pop(PurePosixPath(folder).parts[0], None)
+        return target
+
+    def collect_garbage(self) -> int:
+        """Remove the staging folders of processes that are gone from this machine; returns how many."""
+        if not self._is_local:
+            return 0
+        removed = 0
+        with suppress(FileNotFoundError):
+            for folder in Path(self._root, STAGING_FOLDER).iterdir():
+                if _owner_is_gone(folder.name):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed += 1
+        return removed
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _link_durably(self, staged: Path, final: Path) -> bool:
+        """fsync, link without replacing, fsync the folder: True when the name is new."""
+        _fsync(staged)
+        if not final.parent.exists():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _fsync(final.parent.parent)
+        try:
+            os.link(staged, final)
+        except FileExistsError:
+            return False
+        _fsync(final.parent)
+        return True
+
+    def _write_failure(self, name: str, error: OSError) -> str:
+        free = f"; {shutil.disk_usage(self._root).free:,} bytes are free" if self._is_local else ""
+        return f"{self.uri(name)}: cannot be written: {_reason(error)}{free}; free space or fix access, then run again"
+
+
+def sha256_of(stream: IO[bytes]) -> str:
+    """sha256 of the rest of a stream, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _filesystem(uri: str) -> tuple[Any, str]:
+    try:
+        system, path = fsspec.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise StoreError(
+            f"{uri}: {error}; expected a local path or a URI that fsspec knows, such as s3://"
+        ) from error
+    return system, path
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+
+
+def _file_stat(system: Any, info: dict[str, Any]) -> FileStat:
+    local = "file" in _protocols(system)
+    version = (
+        f"{info['mtime']}-{info['ino']}" if local else str(info.get("ETag") or info.get("created") or "")
+    )
+    uri = info["name"] if local else system.unstrip_protocol(info["name"])
+    return FileStat(uri=uri, size_bytes=info["size"], version=version)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _owner_tag() -> str:
+    """Names a staging folder after its process, so that what a dead process left can be told apart."""
+    process = psutil.Process()
+    return f"{socket.gethostname()}+{process.pid}+{process.create_time():.2f}+{uuid.uuid4().hex[:12]}"
+
+
+def _owner_is_gone(tag: str) -> bool:
+    host, _, rest = tag.partition("+")
+    pid, _, rest = rest.partition("+")
+    started, _, _ = rest.partition("+")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+    except psutil.NoSuchProcess:
+        return True
