@@ -151,10 +151,7 @@ def read_record(store: Store, folder: str) -> Artifact | None:
             "use the release that wrote it, or another store_uri"
         )
     files = {role: StoredFile(**described) for role, described in record["files"].items()}
-    known = {
-        name: record[name]
-        for name in ("stage", "name", "key", "key_parts", "counts", "seconds", "code_version")
-    }
+    known = {name: record[name] for name in ("stage", "name", "key", "key_parts", "counts", "seconds", "code_version")}
     return Artifact(**known, files=files, folder=folder, store_uri=store.root_uri)
 
 
@@ -187,15 +184,13 @@ def why_missing(store: Store, stage: str, name: str, key_parts: dict[str, Any]) 
     candidates = [
         list(differing_fields(artifact.key_parts, key_parts))
         for folder in store.folders(stage)
-        if folder.rpartition("-")[0] == name
-        and (artifact := read_record(store, f"{stage}/{folder}")) is not None
+        if folder.rpartition("-")[0] == name and (artifact := read_record(store, f"{stage}/{folder}")) is not None
     ]
     return min(candidates, key=len, default=[])
 
 
 def _folders_with(store: Store, stage: str, key: str) -> list[str]:
-    suffix = f"-{key[:KEY_DIGITS_IN_NAME]}"
-    return [f"{stage}/{folder}" for folder in store.folders(stage) if folder.endswith(suffix)]
+    return [f"{stage}/{folder}" for folder in store.folders_ending(stage, key[:KEY_DIGITS_IN_NAME])]
 
 
 def _describe(role: str, staged: Path) -> StoredFile:

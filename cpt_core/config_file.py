@@ -76,9 +76,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: is a YAML {type(values).__name__}, expected a mapping with the key `name`"
-        )
+        raise ConfigError(f"{path}: is a YAML {type(values).__name__}, expected a mapping with the key `name`")
     return values
 
 

@@ -55,9 +55,7 @@ class ShardsFailedError(CptError):
         self.stage = stage
         self.failures = failures
         listed = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items()))
-        super().__init__(
-            f"{stage}: {len(failures)} shard(s) failed, all others are committed. {listed}. {remedy}"
-        )
+        super().__init__(f"{stage}: {len(failures)} shard(s) failed, all others are committed. {listed}. {remedy}")
 
 
 class JobFailedError(CptError):

@@ -46,9 +46,7 @@ def index_key_parts(shards: list[TokenizedShard], config: PipelineConfig) -> dic
         "stage_version": STAGE_VERSION,
         "held_out_fractions": fractions,
         "seed": config.packing.seed,
-        "token_shards": {
-            name: [shard.tokens.key for shard in shards if shard.source == name] for name in fractions
-        },
+        "token_shards": {name: [shard.tokens.key for shard in shards if shard.source == name] for name in fractions},
     }
 
 
@@ -80,9 +78,7 @@ def build_index(shards: list[TokenizedShard], config: PipelineConfig, *, store: 
                 totals.append(_totals_of(shard, documents))
         pq.write_table(pa.Table.from_pylist(totals, schema=SHARD_TOTALS), staged["shards"])
         counts = _counts(staged["documents"], shards)
-        return commit(
-            store, Draft(STAGE, config.name, key_parts, staged, counts, time.perf_counter() - started)
-        )
+        return commit(store, Draft(STAGE, config.name, key_parts, staged, counts, time.perf_counter() - started))
 
 
 def is_held_out(tokens_key: str, num_rows: int, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -154,7 +150,5 @@ def _counts(documents: Path, shards: list[TokenizedShard]) -> dict[str, Any]:
         "tokens": sum(shard.tokens.counts["tokens"] for shard in shards),
     }
     if any(counts[unit] != recorded[unit] for unit in recorded):
-        raise ConservationError(
-            f"indexing: the token shards record {recorded}, but their files hold {counts}"
-        )
+        raise ConservationError(f"indexing: the token shards record {recorded}, but their files hold {counts}")
     return counts

@@ -64,6 +64,35 @@ def empty_row(row_len_tokens: int, pad_id: int) -> Row:
     )
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Rows as one model input.
+
+    Attributes:
+        input_ids: int64[rows, row_len_tokens].
+        position_ids: int64[rows, row_len_tokens].
+        labels: int64[rows, row_len_tokens], unshifted.
+        num_trained_tokens: labels that are not ignored.
+    """
+
+    input_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    num_trained_tokens: int
+
+
+def batch_of(rows: list[Row], *, document_borders: bool) -> Batch:
+    """Stack rows of one length; without document borders positions run through the whole row."""
+    wanted = np.stack([labels(row) for row in rows])
+    through = np.arange(len(rows[0].input_ids), dtype=np.int64)
+    return Batch(
+        input_ids=np.stack([row.input_ids for row in rows]),
+        position_ids=np.stack([position_ids(row.seq_lengths) if document_borders else through for row in rows]),
+        labels=wanted,
+        num_trained_tokens=int((wanted != IGNORED_LABEL).sum()),
+    )
+
+
 class PackedRows:
     """Random access to the rows of several packed shards, numbered in the order of the shards."""
 

@@ -55,9 +55,7 @@ def permute(positions: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64
     return result.astype(np.int64)
 
 
-def _feistel(
-    values: NDArray[np.uint64], half_bits: int, round_keys: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
+def _feistel(values: NDArray[np.uint64], half_bits: int, round_keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mask = np.uint64((1 << half_bits) - 1)
     shift = np.uint64(half_bits)
     left, right = values >> shift, values & mask

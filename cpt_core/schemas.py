@@ -121,9 +121,7 @@ def require_columns(found: pa.Schema, expected: pa.Schema, where: str) -> None:
     for name in expected.names:
         found_type, expected_type = found.field(name).type, expected.field(name).type
         if _item_type(found_type) != _item_type(expected_type):
-            raise StoreError(
-                f"{where}: column {name} is {found_type}, expected {expected_type}; run `cpt verify`"
-            )
+            raise StoreError(f"{where}: column {name} is {found_type}, expected {expected_type}; run `cpt verify`")
 
 
 def _item_type(data_type: pa.DataType) -> str:

@@ -100,7 +100,7 @@ class Store:
         self.root_uri = root_uri.rstrip("/")
         self._system, self._root = _filesystem(self.root_uri)
         self._is_local = "file" in _protocols(self._system)
-        self._folders_of: dict[str, list[str]] = {}
+        self._listings: dict[str, dict[str, list[str]]] = {}
 
     def uri(self, name: str) -> str:
         """The full URI of a name."""
@@ -142,14 +142,23 @@ class Store:
 
     def folders(self, parent: str) -> list[str]:
         """Names of the folders directly below ``parent``, sorted; listed once in the life of this object."""
-        if parent not in self._folders_of:
+        return sorted(name for names in self._listing(parent).values() for name in names)
+
+    def folders_ending(self, parent: str, suffix: str) -> list[str]:
+        """Of these, the ones whose name ends with ``-`` and the suffix."""
+        return self._listing(parent).get(suffix, [])
+
+    def _listing(self, parent: str) -> dict[str, list[str]]:
+        if parent not in self._listings:
             try:
                 entries = self._system.ls(self._path(parent), detail=True)
             except FileNotFoundError:
                 entries = []
-            names = [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "directory"]
-            self._folders_of[parent] = sorted(names)
-        return self._folders_of[parent]
+            by_suffix: dict[str, list[str]] = {}
+            for name in sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "directory"):
+                by_suffix.setdefault(name.rpartition("-")[2], []).append(name)
+            self._listings[parent] = by_suffix
+        return self._listings[parent]
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -225,7 +234,7 @@ class Store:
             final = f"{self._path(target)}/{PurePosixPath(path).name}"
             self._system.makedirs(self._path(target), exist_ok=True)
             self._system.mv(path, final)
-        self._folders_of.pop(PurePosixPath(folder).parts[0], None)
+        self._listings.pop(PurePosixPath(folder).parts[0], None)
         return target
 
     def collect_garbage(self) -> int:
@@ -273,9 +282,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.url_to_fs(uri)
     except (ValueError, ImportError) as error:
-        raise StoreError(
-            f"{uri}: {error}; expected a local path or a URI that fsspec knows, such as s3://"
-        ) from error
+        raise StoreError(f"{uri}: {error}; expected a local path or a URI that fsspec knows, such as s3://") from error
     return system, path
 
 
@@ -285,9 +292,7 @@ def _protocols(system: Any) -> tuple[str, ...]:
 
 def _file_stat(system: Any, info: dict[str, Any]) -> FileStat:
     local = "file" in _protocols(system)
-    version = (
-        f"{info['mtime']}-{info['ino']}" if local else str(info.get("ETag") or info.get("created") or "")
-    )
+    version = f"{info['mtime']}-{info['ino']}" if local else str(info.get("ETag") or info.get("created") or "")
     uri = info["name"] if local else system.unstrip_protocol(info["name"])
     return FileStat(uri=uri, size_bytes=info["size"], version=version)
 

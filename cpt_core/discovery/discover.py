@@ -23,9 +23,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _SUFFIX_LIST = ", ".join(SUFFIXES)
 
 
-def discover_sources(
-    config: DiscoveryConfig, shard_size_bytes: int, *, store: Store, workers: int = 0
-) -> Manifest:
+def discover_sources(config: DiscoveryConfig, shard_size_bytes: int, *, store: Store, workers: int = 0) -> Manifest:
     """Find, cut and identify the input files.
 
     Args:
@@ -43,9 +41,7 @@ def discover_sources(
     all_stats = {stat.uri: stat for found in stats.values() for stat in found}
     unknown = [stat for stat in all_stats.values() if _known(memory, stat) is None]
     with ThreadPoolExecutor(max_workers=workers or os.cpu_count()) as pool:
-        fresh = list(
-            pool.map(lambda stat: identify_file(stat, config.fingerprint_inputs, shard_size_bytes), unknown)
-        )
+        fresh = list(pool.map(lambda stat: identify_file(stat, config.fingerprint_inputs, shard_size_bytes), unknown))
     memory |= {file.stat.uri: file for file in fresh}
     if any(file.problem is None for file in fresh):
         _remember(store, memory_name, memory)

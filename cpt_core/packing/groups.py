@@ -38,12 +38,9 @@ class PackGroup:
 
     @property
     def name(self) -> str:
-        """Readable name, such as ``gsm8k-train-00000`` or ``gsm8k-train-held-out-00000``."""
-        return (
-            f"{self.source}-held-out-{self.ordinal:05d}"
-            if self.split == HELD_OUT
-            else f"{self.source}-{self.ordinal:05d}"
-        )
+        """Readable name, such as ``gsm8k-train-00000``, or ``gsm8k-train-held-out-00000`` for a part held out."""
+        is_part = self.split == HELD_OUT and self.held_out_fraction < 1.0
+        return f"{self.source}{'-held-out' if is_part else ''}-{self.ordinal:05d}"
 
 
 def plan_pack_groups(

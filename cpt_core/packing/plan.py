@@ -58,9 +58,7 @@ class Plan:
         return len(self.row_starts) - 1
 
 
-def cut_documents(
-    lengths: Ints, row_len_tokens: int, long_documents: Literal["split", "truncate", "drop"]
-) -> Pieces:
+def cut_documents(lengths: Ints, row_len_tokens: int, long_documents: Literal["split", "truncate", "drop"]) -> Pieces:
     """One piece for each document that fits a row; for longer ones what the policy says.
 
     split: pieces of row_len_tokens and a tail. truncate: the first row_len_tokens. drop: nothing.

@@ -63,9 +63,7 @@ def write_rows(path: Path, plan: Plan, group: GroupTokens, row_len_tokens: int, 
             writer.write_table(chunk, row_group_size=row_group_rows)
 
 
-def _chunk(
-    plan: Plan, first_row: int, end_row: int, group: GroupTokens, row_len_tokens: int, pad_id: int
-) -> pa.Table:
+def _chunk(plan: Plan, first_row: int, end_row: int, group: GroupTokens, row_len_tokens: int, pad_id: int) -> pa.Table:
     first, end = plan.row_starts[first_row], plan.row_starts[end_row]
     pieces = plan.pieces.take(np.arange(first, end))
     piece_counts = np.diff(plan.row_starts[first_row : end_row + 1])
@@ -111,9 +109,7 @@ def _seq_lengths(piece_lengths: Ints, piece_counts: Ints, padding: Ints) -> pa.L
 
 
 def _piece_structs(document: Ints, first_token: Ints, num_tokens: Ints, group: GroupTokens) -> pa.StructArray:
-    keys = pa.DictionaryArray.from_arrays(
-        pa.array(group.shard[document], pa.int32()), pa.array(group.tokens_keys)
-    )
+    keys = pa.DictionaryArray.from_arrays(pa.array(group.shard[document], pa.int32()), pa.array(group.tokens_keys))
     return pa.StructArray.from_arrays(
         [
             pa.repeat(pa.scalar(group.source), len(document)),

@@ -55,9 +55,7 @@ def pack_key_parts(group: PackGroup, config: PackingConfig, pad_id: int) -> dict
     }
 
 
-def pack_group(
-    group: PackGroup, config: PackingConfig, *, index: Artifact, pad_id: int, store: Store
-) -> Artifact:
+def pack_group(group: PackGroup, config: PackingConfig, *, index: Artifact, pad_id: int, store: Store) -> Artifact:
     """Pack one group, or find it in the store.
 
     Args:

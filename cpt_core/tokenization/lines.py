@@ -1,4 +1,4 @@
-"""The bytes of a shard -> batches of lines.
+r"""The bytes of a shard -> batches of lines.
 
 In: a shard and its input file.
 Out: lines as bytes, each with its number in the file and its offset in the uncompressed file.
@@ -77,24 +77,18 @@ def read_text_column(shard: Shard) -> Iterator[pa.Array]:
                 raise InputError(f"{shard.uri}: has no column {shard.text_field!r}, only {', '.join(names)}")
             column_type = parquet.schema_arrow.field(shard.text_field).type
             if not (pa.types.is_string(column_type) or pa.types.is_large_string(column_type)):
-                raise InputError(
-                    f"{shard.uri}: column {shard.text_field!r} is {column_type}, expected string"
-                )
+                raise InputError(f"{shard.uri}: column {shard.text_field!r} is {column_type}, expected string")
             for batch in parquet.iter_batches(batch_size=4096, columns=[shard.text_field]):
                 yield batch.column(0)
             stream.seek(0)
             _require_unchanged(shard, sha256_of(stream))
         except pa.ArrowException as error:
-            raise InputError(
-                f"{shard.uri}: cannot be read as parquet: {' '.join(str(error).split())}"
-            ) from error
+            raise InputError(f"{shard.uri}: cannot be read as parquet: {' '.join(str(error).split())}") from error
 
 
 def _require_unchanged(shard: Shard, sha256: str) -> None:
     if shard.identity.get("sha256", sha256) != sha256:
-        raise InputChangedError(
-            f"{shard.uri}: changed since it was discovered; run again when it is complete"
-        )
+        raise InputChangedError(f"{shard.uri}: changed since it was discovered; run again when it is complete")
 
 
 def _decompressed(buffered: io.BufferedReader, shard: Shard) -> Iterator[bytes]:

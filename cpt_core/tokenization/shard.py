@@ -137,9 +137,7 @@ class _ShardWriter:
         ends = np.concatenate([[0], np.cumsum(tokenized.lengths)])
         table = pa.Table.from_arrays(
             [
-                pa.LargeListArray.from_arrays(
-                    pa.array(ends, pa.int64()), pa.array(tokenized.ids, pa.int32())
-                ),
+                pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(tokenized.ids, pa.int32())),
                 pa.array(tokenized.lengths, pa.int32()),
                 pa.array(lines, pa.int64()),
                 pa.array(offsets, pa.int64()),

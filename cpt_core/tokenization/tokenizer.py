@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from cpt_core.config import TokenizationConfig
 from cpt_core.errors import ConfigError
+from cpt_core.storage import Store
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 _PROBE = (
@@ -91,6 +92,13 @@ class TextTokenizer:
             bare[end : end + length] = encoding.ids
             end += length
         return with_borders(bare, lengths, self.bos_id, self.eos_id)
+
+
+def remember_tokenizer(tokenizer: TextTokenizer, store: Store) -> None:
+    """Keep tokenizer.json in the store under its digest, to decode token shards without a configuration."""
+    name = f"tokenizers/{tokenizer.identity['tokenizer_json_sha256']}.json"
+    if store.size_bytes(name) is None:
+        store.replace(name, (tokenizer.folder / "tokenizer.json").read_bytes())
 
 
 def with_borders(
@@ -169,9 +177,7 @@ def _download(config: TokenizationConfig) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        found = snapshot_download(
-            config.tokenizer, revision=config.revision, allow_patterns=list(TOKENIZER_FILES)
-        )
+        found = snapshot_download(config.tokenizer, revision=config.revision, allow_patterns=list(TOKENIZER_FILES))
     except Exception as error:  # every failure of the hub ends here: absent, forbidden, offline
         raise ConfigError(
             f"tokenization.tokenizer: {config.tokenizer} at {config.revision} cannot be fetched from the hub: "

@@ -1,0 +1,36 @@
+"""The record that says that a job succeeded.
+
+In: the attempt, and what the job wants to report.
+Out: ``DONE.json`` in the attempt's folder.
+Promise: it is there whole or not at all, and counts only for the attempt that it names.
+Never: believes an exit code; collectives may abort after success, and launchers may return 0 after failure.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+DONE_NAME = "DONE.json"
+
+
+def write_done(folder: Path, attempt: str, report: dict[str, Any]) -> None:
+    """Write the record durably; the last thing that a job does."""
+    staged = folder / f".{DONE_NAME}.{attempt}"
+    with staged.open("w", encoding="utf-8") as stream:
+        json.dump({"attempt": attempt, "report": report}, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    staged.replace(folder / DONE_NAME)
+
+
+def read_done(folder: Path, attempt: str) -> dict[str, Any] | None:
+    """The report of this attempt, or None when it has not succeeded."""
+    try:
+        record = json.loads((folder / DONE_NAME).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("attempt") != attempt:
+        return None
+    report = record.get("report")
+    return report if isinstance(report, dict) else None

@@ -1,0 +1,87 @@
+"""A base model as a local folder, and the digest of its bytes.
+
+In: a transformers folder, or a hub id with a revision.
+Out: the folder; a digest of config.json and all weights.
+Promise: equal bytes under any path give one digest; a hub model is named by an exact revision.
+Never: runs code that a model brings along, reads pickled weights, or imports torch.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpt_core.errors import ConfigError, InputError
+from cpt_core.fingerprint import fingerprint
+from cpt_core.storage import sha256_of
+
+CONFIG_NAME = "config.json"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_FILES = ["*.json", "*.safetensors"]
+
+
+def resolve_model(model: str, revision: str | None) -> Path:
+    """The folder of a model, downloaded from the hub if need be.
+
+    Raises:
+        ConfigError: when it is neither a transformers folder nor a hub id with its revision.
+        InputError: when the hub does not give it.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        _require_loadable(folder)
+        return folder.resolve()
+    if not _HUB_ID.fullmatch(model):
+        raise ConfigError(f"model is {model!r}: no such folder; expected a transformers folder or a hub id")
+    if revision is None:
+        raise ConfigError(
+            f"model is {model!r}: no such folder, and as a hub id it needs `revision`; set it to a commit of the hub "
+            "repository, so that the same configuration always means the same model"
+        )
+    folder = _download(model, revision)
+    _require_loadable(folder)
+    return folder
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """All safetensors files of a model folder, sorted by name; none when it is to be initialised."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def model_digest(folder: Path) -> str:
+    """sha256 over names and bytes of config.json and the weights, in hexadecimal."""
+    return fingerprint({path.name: _sha256(path) for path in _identifying_files(folder)})
+
+
+def _identifying_files(folder: Path) -> Iterator[Path]:
+    yield folder / CONFIG_NAME
+    yield from weight_files(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return sha256_of(stream)
+
+
+def _require_loadable(folder: Path) -> None:
+    if not (folder / CONFIG_NAME).is_file():
+        raise ConfigError(f"model is {folder}: the folder has no {CONFIG_NAME}; expected a transformers folder")
+    pickled = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pt")])
+    if pickled and not weight_files(folder):
+        raise ConfigError(
+            f"model is {folder}: its weights are {pickled[0].name}, expected *.safetensors; load it once with "
+            "transformers and save it again with save_pretrained"
+        )
+
+
+def _download(model: str, revision: str) -> Path:
+    # Slow to import, and most runs have their model on disk.
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=_HUB_FILES))
+    except Exception as error:  # the hub client raises its own, httpx's and OS errors, all meaning: not to be had
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"model {model} at revision {revision}: the hub does not give it: {reason}; check name, revision, access "
+            "and network, or give a local folder"
+        ) from None

@@ -1,0 +1,67 @@
+"""The metrics of a run: one JSON line a step, TensorBoard if wanted.
+
+In: what a step measured.
+Out: ``metrics.jsonl``, whole lines, readable while it grows.
+Promise: every step stands once, in order, also after a resume from an earlier step.
+Never: is read back by the training.
+"""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cpt_core.config import TrainingConfig
+from cpt_core.errors import ConfigError
+
+
+class MetricsWriter:
+    """Appends lines after dropping those of steps that will be trained again."""
+
+    def __init__(self, path: Path, *, attempt: str, steps_done: int, config: TrainingConfig) -> None:
+        self._attempt = attempt
+        kept = _lines_up_to(path, steps_done)
+        staged = path.with_name(f".{path.name}.{attempt}")
+        staged.write_bytes(b"".join(kept))
+        staged.replace(path)  # a reader sees another file, not one that shrank
+        self._stream = path.open("ab")
+        self._events = _open_tensorboard(path.parent / "tensorboard", steps_done) if config.tensorboard else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        if self._events:
+            self._events.close()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add the line of one step."""
+        self._stream.write(json.dumps({"attempt": self._attempt, **line}).encode() + b"\n")
+        self._stream.flush()
+        for name, value in line.items():
+            if self._events and name != "step" and value is not None:
+                self._events.add_scalar(name, value, line["step"])
+
+    def make_durable(self) -> None:
+        """Before a checkpoint is sealed: lines up to it must not be lost."""
+        os.fsync(self._stream.fileno())
+
+
+def _lines_up_to(path: Path, steps_done: int) -> list[bytes]:
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= steps_done]
+
+
+def _open_tensorboard(folder: Path, steps_done: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("training.tensorboard is true, but TensorBoard is missing; install cpt[track]") from None
+    return SummaryWriter(str(folder), purge_step=steps_done + 1)

@@ -1,0 +1,60 @@
+"""The processes of a job among themselves: who am I, and how do we agree.
+
+In: the variables that the launcher set; the device.
+Out: ``Ranks``: rank, world size, sums, broadcasts.
+Promise: every rank that asks gets the same answer.
+Never: knows what is computed.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import deepspeed
+import torch
+import torch.distributed
+
+Shared = TypeVar("Shared")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes what is written once."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        torch.distributed.barrier()
+
+    def sum(self, value: float) -> float:
+        """Sum over all ranks, in double precision."""
+        total = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return float(total.item())
+
+    def from_first(self, value: Shared) -> Shared:
+        """Rank 0's value, on every rank."""
+        holder = [value]
+        torch.distributed.broadcast_object_list(holder, src=0, device=self.device)
+        return holder[0]
+
+
+def join_ranks(device: torch.device, timeout_seconds: int) -> Ranks:
+    """Meet all other processes of the job; DeepSpeed must do it, or ZeRO-3 would see a world of one."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_seconds), auto_mpi_discovery=False)
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
+def leave_ranks() -> None:
+    """Part from all other processes."""
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

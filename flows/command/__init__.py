@@ -1,0 +1,40 @@
+"""The ``cpt`` command: what a user types, and what is printed.
+
+In: a command line.
+Out: progress on stderr, a summary or exactly one JSON object on stdout; exit code 0 done, 1 the run failed, 2 the
+configuration or the command line is wrong.
+Never: a traceback for a user's mistake.
+"""
+
+import os
+import sys
+
+import typer
+
+from cpt_core.errors import CptError
+from flows.command import demo, look, running, serving
+from flows.command.output import print_error
+
+app = typer.Typer(
+    name="cpt",
+    help="Continued pretraining: from jsonl files to a further-trained model, cached by content.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+running.register(app)
+look.register(app)
+serving.register(app)
+app.add_typer(demo.app, name="demo")
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    # Read by Prefect when it is imported; a run's own screen replaces its console log, the API keeps it all.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    try:
+        app()
+    except CptError as error:
+        print_error(error)
+        sys.exit(error.exit_code)

@@ -1,0 +1,121 @@
+"""Commands that compute: ``run``, ``prepare``, ``train``, ``retry-shard``."""
+
+from typing import Any
+
+import typer
+
+from cpt_core.config import PipelineConfig, TrainingConfig
+from cpt_core.config_file import load_config
+from cpt_core.errors import ConfigError, CptError
+from cpt_core.launching.compiler import extension_is_built, extension_is_needed, require_compiler
+from cpt_core.launching.environment import current_environment
+from flows.command.options import AsJson, ConfigPath, Overrides
+from flows.command.output import print_json, print_run, want_json
+from flows.command.progress_screen import Screen, progress_screen
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(prepare)
+    app.command()(train)
+    app.command("retry-shard")(retry_shard)
+
+
+def run(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """The whole job in this process, on a Prefect server of its own: data, training, evaluation."""
+    from flows.continued_pretraining import continued_pretraining
+
+    _execute(continued_pretraining, config, overrides, as_json, with_training=True)
+
+
+def prepare(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """The data stages: discover, tokenize, index, pack."""
+    from flows.prepare_corpus import prepare_corpus
+
+    _execute(prepare_corpus, config, overrides, as_json, with_training=False)
+
+
+def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Training and evaluation on the packed rows of the configuration."""
+    from flows.train_model import train_model
+
+    _execute(train_model, config, overrides, as_json, with_training=True)
+
+
+def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Tokenize one shard, such as gsm8k-train-00003, alone."""
+    from cpt_core.discovery import discover_sources
+    from cpt_core.storage import Store
+    from cpt_core.tokenization import load_tokenizer, tokenize_shard
+
+    want_json(as_json)
+    loaded = load_config(config, overrides)
+    store = Store(loaded.store_uri)
+    manifest = discover_sources(loaded.discovery, loaded.tokenization.shard_size_bytes, store=store)
+    wanted = next((candidate for candidate in manifest.shards if candidate.name == shard), None)
+    if wanted is None:
+        first, last = manifest.shards[0].name, manifest.shards[-1].name
+        raise ConfigError(f"{shard} is no shard of {config}; its {len(manifest.shards)} shards are {first} to {last}")
+    tokenizer = load_tokenizer(loaded.tokenization)
+    tokens = tokenize_shard(wanted, loaded.tokenization, tokenizer=tokenizer, store=store)
+    if as_json:
+        print_json({"shard": shard, "is_cached": tokens.is_cached, "uri": tokens.uri, **tokens.counts})
+    else:
+        how = "was in the store already" if tokens.is_cached else "computed"
+        print(f"{shard}: {how}; {tokens.counts['documents_out']:,} documents, {tokens.counts['tokens']:,} tokens")
+        print(tokens.uri)
+
+
+def _execute(flow: Any, path: str, overrides: list[str] | None, as_json: bool, *, with_training: bool) -> None:
+    want_json(as_json)
+    config = load_config(path, overrides)
+    summary = _already_done(config, with_training) or _run_flow(flow, config)
+    if as_json:
+        print_json(summary)
+    else:
+        print_run(summary)
+
+
+def _already_done(config: PipelineConfig, with_training: bool) -> dict[str, Any] | None:
+    """The summary of a run with nothing left to do; starting a server for it would be all its cost."""
+    from tasks.planning import plan_run
+
+    plan = plan_run(config, with_training=with_training)
+    if plan.to_do() or plan.prepared is None:
+        return None
+    with progress_screen() as screen:
+        screen.line("every stage is in the store already: nothing to do")
+    trained = plan.trained.summary() if plan.trained else {}
+    return {**plan.prepared.summary(), **trained}
+
+
+def _run_flow(flow: Any, config: PipelineConfig) -> dict[str, Any]:
+    from flows.serving.embedded import embedded_server
+    from flows.serving.environment import cpt_home
+    from tasks.progress import listen
+
+    with progress_screen() as screen:
+        if config.training is not None and flow.name != "cpt-prepare":
+            _prepare_compiler(config.training, screen)
+        listen(screen.show)
+        with embedded_server(cpt_home()) as api_url:
+            screen.line(f"Prefect at {api_url.removesuffix('/api')}")
+            state = flow(config, return_state=True)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, CptError):
+        raise result
+    if not isinstance(result, dict):
+        state.result()
+        raise RuntimeError(f"the flow ended {state.name} without a result")
+    return result
+
+
+def _prepare_compiler(training: TrainingConfig, screen: Screen) -> None:
+    """Name a missing compiler before anything starts, and say when the first start will take longer."""
+    environment = current_environment()
+    if not extension_is_needed(training.device):
+        return
+    require_compiler(training.launcher, environment)
+    if not extension_is_built(training.launcher, environment):
+        screen.line("DeepSpeed compiles a small extension at its first start: about a minute, kept for the next run")

@@ -1,0 +1,21 @@
+"""The whole job: sources -> packed rows -> a further-trained model and its scores."""
+
+from typing import Any
+
+from prefect import flow
+
+from cpt_core.config import PipelineConfig
+from flows.ending import failing_in_one_line
+from flows.prepare_corpus import prepare
+from flows.train_model import train
+from tasks.training import training_section
+
+
+@flow(name="cpt", flow_run_name="{config.name}", persist_result=False)
+@failing_in_one_line
+def continued_pretraining(config: PipelineConfig) -> dict[str, Any]:
+    """Discover, tokenize, index, pack, train, evaluate."""
+    training_section(config)
+    prepared = prepare(config)
+    trained = train(prepared, config)
+    return {**prepared.summary(), **trained.summary()}

@@ -1,0 +1,155 @@
+"""`cpt up` and `cpt down`.
+
+In: a configuration; the home folder.
+Out: what runs afterwards, or what was stopped.
+Promise: `up` returns when server, worker and deployments answer; `down` when no process is left.
+Never: two servers from one home; a database or a log deleted.
+"""
+
+import fcntl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cpt_core.config import PipelineConfig
+from cpt_core.errors import ConfigError
+from flows.serving.environment import serving_environment
+from flows.serving.prefect_server import (
+    ServingError,
+    keep_empty_database,
+    last_line,
+    port_is_free,
+    prepare_database,
+    wait_until_answers,
+)
+from flows.serving.processes import ProcessId, marked_processes, stop_processes
+from flows.serving.state import ServingState, read_state, remove_state
+from flows.serving.status import ServingStatus, status, worker_is_online
+
+_WORKER_SECONDS = 60.0
+_SUPERVISOR_STOPS_SECONDS = 40.0
+_GRACE_SECONDS = 10.0
+
+
+def up(config: PipelineConfig, *, home: Path, port: int = 4200) -> ServingStatus:
+    """Serve the deployments of this configuration. What runs already goes on, on the port it has.
+
+    Raises:
+        ConfigError: the port belongs to another program.
+        ServingError: something does not come up.
+    """
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(home):
+        already_running = _supervisor_lives(home)
+        if already_running:
+            _serve(config, home)
+        else:
+            down(home)  # what a killed supervisor left
+            _start_supervisor(home, port)
+            try:
+                _serve(config, home)
+            except BaseException:
+                down(home)
+                raise
+    return replace(status(home), already_running=already_running)
+
+
+def down(home: Path) -> list[str]:
+    """Stop what `up` started, flow runs included; the names of what was stopped, empty when nothing ran."""
+    state = read_state(home)
+    stopped = [_describe(process.pid, process.name(), state) for process in marked_processes(home)]
+    if state and (supervisor := state.supervisor.process()):
+        stop_processes([supervisor], grace_seconds=_SUPERVISOR_STOPS_SECONDS)
+    while left := marked_processes(home):
+        stop_processes(left, grace_seconds=_GRACE_SECONDS)
+    remove_state(home)
+    return stopped
+
+
+def _serve(config: PipelineConfig, home: Path) -> None:
+    # Prefect takes seconds to import: the server starts meanwhile, and `down` and `status` do without.
+    from flows.serving.deployments import load_deployments, register
+
+    deployments = load_deployments(config)
+    state = _wait_for_server(home)
+    register(deployments, state.api_url)
+    _wait_until(lambda: _worker_lives(home), _WORKER_SECONDS, "the worker", home / "logs" / "worker.log")
+
+
+def _start_supervisor(home: Path, port: int) -> None:
+    if not port_is_free(port):
+        raise ConfigError(
+            f"port {port} of 127.0.0.1 is in use by another program, expected a free one;"
+            f" stop that program, or choose another port: cpt up CONFIG --port {port + 1}"
+        )
+    prepare_database(home, home / "prefect")
+    with (home / "logs" / "supervisor.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.serving.supervisor", str(home), str(port)],
+            env=serving_environment(home, port),
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _wait_for_server(home: Path) -> ServingState:
+    log = home / "logs" / "server.log"
+    _wait_until(lambda: _server_lives(home), _GRACE_SECONDS, "the supervisor", home / "logs" / "supervisor.log")
+    state = read_state(home)
+    assert state is not None
+    wait_until_answers(state.api_url, alive=lambda: _server_lives(home), log=log)
+    keep_empty_database(home, home / "prefect")
+    return state
+
+
+def _wait_until(ready: Callable[[], bool], seconds: float, what: str, log: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise ServingError(f"{what} is not ready after {seconds:.0f} s: {last_line(log)} (log: {log})")
+        time.sleep(0.1)
+
+
+def _supervisor_lives(home: Path) -> bool:
+    state = read_state(home)
+    return state is not None and state.supervisor.process() is not None
+
+
+def _server_lives(home: Path) -> bool:
+    state = read_state(home)
+    return state is not None and _lives(state.server)
+
+
+def _worker_lives(home: Path) -> bool:
+    state = read_state(home)
+    return state is not None and worker_is_online(state)
+
+
+def _lives(identity: ProcessId | None) -> bool:
+    return identity is not None and identity.process() is not None
+
+
+def _describe(pid: int, program: str, state: ServingState | None) -> str:
+    roles = {
+        identity.pid: role
+        for role, identity in (
+            [("supervisor", state.supervisor), ("server", state.server), ("worker", state.worker)] if state else []
+        )
+        if identity
+    }
+    return f"{roles.get(pid, f'flow run process {program}')} (pid {pid})"
+
+
+@contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """A second `up` waits for the first, and then finds it running."""
+    with (home / "up.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

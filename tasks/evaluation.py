@@ -1,0 +1,74 @@
+"""Task: score a model on held-out rows."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+
+from cpt_core.artifacts import Artifact, find
+from cpt_core.config import PipelineConfig
+from cpt_core.evaluation import evaluate_model
+from cpt_core.evaluation.stage import STAGE as EVALUATION_STAGE
+from cpt_core.evaluation.stage import evaluation_key_parts
+from cpt_core.storage import Store
+from tasks.prepared import Prepared
+from tasks.progress import StageProgress
+from tasks.training import training_section
+
+STAGE = "evaluation"
+
+
+@task(name="evaluate", task_run_name="evaluate {which}", cache_policy=NO_CACHE, persist_result=False)
+def score_held_out_rows(
+    model_uri: str, revision: str | None, which: str, prepared: Prepared, config: PipelineConfig
+) -> State[Any] | Artifact:
+    """A model and held-out rows -> losses. The state is named Cached when the store had them."""
+    progress = StageProgress(STAGE, 1, "model")
+    losses = evaluate_model(
+        model_uri,
+        prepared.held_out_rows,
+        config.evaluation,
+        training_section(config),
+        revision=revision,
+        store=Store(config.store_uri),
+        name=f"{config.name}-{which}",
+    )
+    progress.finish(describe_losses(losses, which))
+    return Completed(name="Cached", message="served from the store", data=losses) if losses.is_cached else losses
+
+
+def evaluate_base(prepared: Prepared, config: PipelineConfig) -> Artifact | None:
+    """Losses of the base model, or None when nothing is held out."""
+    training = training_section(config)
+    return _evaluate(training.model, training.revision, "base", prepared, config)
+
+
+def evaluate_trained(trained: Artifact, prepared: Prepared, config: PipelineConfig) -> Artifact | None:
+    """Losses of the trained model, or None when nothing is held out."""
+    return _evaluate(trained.counts["hf_model_uri"], None, "trained", prepared, config)
+
+
+def find_losses(model_folder: Path, which: str, prepared: Prepared, config: PipelineConfig) -> Artifact | None:
+    """Losses that are in the store already; None also when nothing is held out."""
+    if not prepared.held_out_rows:
+        return None
+    key_parts = evaluation_key_parts(model_folder, prepared.held_out_rows, config.evaluation, training_section(config))
+    return find(Store(config.store_uri), EVALUATION_STAGE, f"{config.name}-{which}", key_parts)
+
+
+def describe_losses(losses: Artifact, which: str) -> str:
+    """The stage in one line."""
+    how = ", cached" if losses.is_cached else ""
+    listed = ", ".join(f"{source} {score['loss']:.4f}" for source, score in losses.counts["sources"].items())
+    return f"{which} model{how}: held-out loss {listed}"
+
+
+def _evaluate(
+    model_uri: str, revision: str | None, which: str, prepared: Prepared, config: PipelineConfig
+) -> Artifact | None:
+    if not prepared.held_out_rows:
+        return None
+    losses: Artifact = score_held_out_rows(model_uri, revision, which, prepared, config, return_state=True).result()
+    return losses

@@ -1,0 +1,210 @@
+"""What a run would do, without doing it: which artifacts exist, which would be computed, and why.
+
+In: a configuration.
+Out: the plan, unit by unit; and everything already there, so that a run with nothing to do need not start.
+Promise: asks the store with the very keys that the stages use.
+Never: computes an artifact. Inputs are read only as far as they are not identified yet.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpt_core.artifacts import Artifact, find, why_missing
+from cpt_core.config import PipelineConfig
+from cpt_core.discovery import discover_sources
+from cpt_core.indexing import STAGE as INDEX_STAGE
+from cpt_core.indexing import index_key_parts
+from cpt_core.manifest import Manifest
+from cpt_core.model_folder import resolve_model
+from cpt_core.packing import pack_key_parts
+from cpt_core.packing.stage import STAGE as PACKED_STAGE
+from cpt_core.storage import Store
+from cpt_core.tokenization import TextTokenizer, load_tokenizer, require_few_bad_lines, token_key_parts
+from cpt_core.tokenization.shard import STAGE as TOKENS_STAGE
+from cpt_core.training import find_trained, plan_steps, training_key_parts
+from tasks.evaluation import find_losses
+from tasks.indexing import tokenized_shards
+from tasks.packing import pack_groups
+from tasks.prepared import Prepared
+from tasks.trained import Trained
+
+BYTES_PER_TOKEN = 3.5
+"""Guess for text that is not tokenized yet, as measured on English text and code with a vocabulary of 128k."""
+
+
+@dataclass(frozen=True)
+class PlannedUnit:
+    """One artifact of a run.
+
+    Attributes:
+        stage: such as ``tokenization``.
+        name: readable name of the artifact.
+        status: ``cached``, ``compute``, or ``waits`` while its key depends on something to be computed.
+        why: for ``compute``, the key fields that changed since the nearest artifact of that name.
+    """
+
+    stage: str
+    name: str
+    status: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would do.
+
+    Attributes:
+        units: every artifact that can be named already.
+        tokens: of the corpus; a guess from its size while ``tokens_are_exact`` is False.
+        prepared: the data stages' artifacts, when all exist.
+        trained: the trained model and its scores, when all exist.
+    """
+
+    units: list[PlannedUnit]
+    tokens: int
+    tokens_are_exact: bool
+    rows: int
+    steps: int | None
+    prepared: Prepared | None
+    trained: Trained | None
+
+    def to_do(self) -> list[PlannedUnit]:
+        """Everything that is not cached."""
+        return [unit for unit in self.units if unit.status != "cached"]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        return {
+            "tokens": self.tokens,
+            "tokens_are_exact": self.tokens_are_exact,
+            "rows": self.rows,
+            "steps": self.steps,
+            "units": [vars(unit) for unit in self.units],
+        }
+
+
+def plan_run(config: PipelineConfig, *, with_training: bool) -> RunPlan:
+    """Ask the store for every artifact of a run.
+
+    Args:
+        config: of the run.
+        with_training: False for the data stages alone.
+    """
+    return _Planner(config).plan(with_training)
+
+
+class _Planner:
+    """Walks the stages in order and stops where a key cannot be known yet."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self._config = config
+        self._store = Store(config.store_uri)
+        self._units: list[PlannedUnit] = []
+        self._started = time.perf_counter()
+
+    def plan(self, with_training: bool) -> RunPlan:
+        manifest = discover_sources(
+            self._config.discovery,
+            self._config.tokenization.shard_size_bytes,
+            store=self._store,
+            workers=self._config.orchestration.workers,
+        )
+        tokenizer = load_tokenizer(self._config.tokenization)
+        tokens = self._tokens(manifest, tokenizer)
+        prepared = self._prepared(manifest, tokenizer, tokens) if None not in tokens else None
+        trained = self._trained(prepared) if with_training else None
+        num_tokens = sum(
+            artifact.counts["tokens"] if artifact else round(shard.size_bytes / BYTES_PER_TOKEN)
+            for shard, artifact in zip(manifest.shards, tokens, strict=True)
+        )
+        rows = self._rows(prepared, num_tokens)
+        steps = plan_steps(rows, self._config.training).steps_total if self._config.training and rows else None
+        return RunPlan(self._units, num_tokens, None not in tokens, rows, steps, prepared, trained)
+
+    def _tokens(self, manifest: Manifest, tokenizer: TextTokenizer) -> list[Artifact | None]:
+        return [
+            self._find(
+                "tokenization",
+                TOKENS_STAGE,
+                shard.name,
+                token_key_parts(shard, self._config.tokenization, tokenizer),
+                shard.problem,
+            )
+            for shard in manifest.shards
+        ]
+
+    def _prepared(self, manifest: Manifest, tokenizer: TextTokenizer, found: list[Artifact | None]) -> Prepared | None:
+        tokens = [artifact for artifact in found if artifact is not None]
+        require_few_bad_lines(tokens, self._config.tokenization.max_bad_fraction)
+        key_parts = index_key_parts(tokenized_shards(manifest, tokens), self._config)
+        index = self._find("indexing", INDEX_STAGE, self._config.name, key_parts)
+        if index is None:
+            self._units.append(PlannedUnit("packing", "all groups", "waits", "for the index"))
+            return None
+        groups = pack_groups(manifest, tokens, index, self._config, self._store)
+        packed = [
+            self._find(
+                "packing", PACKED_STAGE, group.name, pack_key_parts(group, self._config.packing, tokenizer.pad_id)
+            )
+            for group in groups
+        ]
+        complete = [artifact for artifact in packed if artifact is not None]
+        if len(complete) < len(packed):
+            return None
+        seconds = dict.fromkeys(("tokenization", "indexing", "packing"), 0.0)
+        seconds = {"discovery": time.perf_counter() - self._started, **seconds}
+        return Prepared(manifest, tokenizer, tokens, index, complete, seconds)
+
+    def _trained(self, prepared: Prepared | None) -> Trained | None:
+        if prepared is None or self._config.training is None:
+            self._units.append(PlannedUnit("training", self._config.name, "waits", "for the packed rows"))
+            return None
+        training = self._config.training
+        base_folder = resolve_model(training.model, training.revision)
+        base_losses = find_losses(base_folder, "base", prepared, self._config)
+        key_parts = training_key_parts(prepared.train_rows, training, base_folder)
+        model = find_trained(self._store, self._config.name, key_parts)
+        self._note("training", self._config.name, model is not None)
+        trained_losses = None
+        if model is not None:
+            trained_losses = find_losses(Path(model.counts["hf_model_uri"]), "trained", prepared, self._config)
+        if prepared.held_out_rows:
+            self._note("evaluation", "base", base_losses is not None)
+            self._note("evaluation", "trained", trained_losses is not None)
+        complete = model is not None and (bool(base_losses and trained_losses) or not prepared.held_out_rows)
+        return Trained(model, base_losses, trained_losses) if model and complete else None
+
+    def _find(
+        self, stage: str, folder: str, name: str, key_parts: dict[str, Any], problem: str | None = None
+    ) -> Artifact | None:
+        artifact = None if problem else find(self._store, folder, name, key_parts)
+        if artifact is not None:
+            self._units.append(PlannedUnit(stage, name, "cached"))
+        else:
+            why = problem or describe_change(why_missing(self._store, folder, name, key_parts))
+            self._units.append(PlannedUnit(stage, name, "compute", why))
+        return artifact
+
+    def _note(self, stage: str, name: str, is_cached: bool) -> None:
+        self._units.append(PlannedUnit(stage, name, "cached" if is_cached else "compute"))
+
+    def _rows(self, prepared: Prepared | None, num_tokens: int) -> int:
+        if prepared is not None:
+            return sum(artifact.counts["rows"] for artifact in prepared.train_rows)
+        return -(-num_tokens // self._config.packing.row_len_tokens)
+
+
+def describe_change(changes: list[tuple[str, Any, Any]]) -> str:
+    """Changed key fields in words; nothing of that name means it is new."""
+    if not changes:
+        return "new"
+    return "; ".join(f"{field}: {_short(old)} -> {_short(new)}" for field, old, new in changes)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} entries"
+    text = str(value)
+    return f"{text[:12]}…" if len(text) > 40 else text

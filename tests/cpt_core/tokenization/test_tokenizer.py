@@ -1,0 +1,135 @@
+"""BOS and EOS exactly once, text as text."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cpt_core.config import TokenizationConfig
+from cpt_core.errors import ConfigError
+from cpt_core.tokenization import load_tokenizer
+from cpt_core.tokenization.tokenizer import with_borders
+from tests.conftest import SHARED, byte_ids, save_byte_tokenizer
+
+
+def load(folder, **options):
+    """The tokenizer of a folder under these options."""
+    return load_tokenizer(TokenizationConfig(tokenizer=str(folder), **options))
+
+
+@pytest.mark.parametrize("adds_bos", [False, True], ids=["Llama-3 style", "Llama-3.1 style"])
+def test_bos_and_eos_stand_once_whatever_the_tokenizer_adds_by_itself(tmp_path, adds_bos):
+    """A tokenizer that puts its own BOS does not lead to two."""
+    tokenizer = load(save_byte_tokenizer(tmp_path / "t", adds_bos=adds_bos))
+    tokenized = tokenizer.encode(["ab", "c"])
+    assert tokenized.ids.tolist() == [0, 99, 100, 1, 0, 101, 1]
+    assert tokenized.lengths.tolist() == [4, 3]
+    assert tokenized.ids.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ({"add_bos": False}, [99, 1]),
+        ({"add_eos": False}, [0, 99]),
+        ({"add_bos": False, "add_eos": False}, [99]),
+        ({"eos_token": "<s>"}, [0, 99, 0]),
+    ],
+)
+def test_borders_follow_the_configuration(tokenizer_folder, options, ids):
+    """Each can be left out, and EOS can be another token than the tokenizer's own."""
+    assert load(tokenizer_folder, **options).encode(["a"]).ids.tolist() == ids
+
+
+def test_text_that_looks_like_a_special_token_is_text(tokenizer_folder):
+    """A document cannot end itself."""
+    assert load(tokenizer_folder).encode(["a</s>"]).ids.tolist() == [0, *byte_ids("a</s>"), 1]
+
+
+def test_nothing_is_truncated(tmp_path):
+    """A tokenizer.json that carries a truncation of 3 tokens does not cut documents."""
+    folder = save_byte_tokenizer(tmp_path / "t")
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    settings["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    assert len(load(folder).encode(["abcdefgh"]).ids) == 10
+
+
+def test_borders_are_put_in_by_array_arithmetic():
+    """Empty documents get their borders too."""
+    tokenized = with_borders(np.array([5, 6, 7], dtype=np.int32), np.array([2, 0, 1]), 0, 1)
+    assert tokenized.ids.tolist() == [0, 5, 6, 1, 0, 1, 0, 7, 1]
+    assert tokenized.lengths.tolist() == [4, 2, 3]
+
+
+def test_the_identity_changes_with_the_file_and_with_the_tokens(tmp_path):
+    """It is part of every token shard's key."""
+    first, second = save_byte_tokenizer(tmp_path / "a"), save_byte_tokenizer(tmp_path / "b", adds_bos=True)
+    assert load(first).identity == load(first).identity
+    assert load(first).identity != load(second).identity
+    assert load(first).identity != load(first, add_bos=False).identity
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "message"),
+    [
+        (lambda f: (f / "tokenizer.json").unlink(), {}, "has no tokenizer.json; save the fast tokenizer there"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), {}, "tokenizer.json: cannot be loaded"),
+        (
+            lambda f: (f / "tokenizer_config.json").write_text("{}"),
+            {},
+            "names no EOS token; set tokenization.eos_token",
+        ),
+        (lambda f: (f / "tokenizer_config.json").write_text("{"), {}, "tokenizer_config.json: not valid JSON"),
+        (
+            lambda f: None,
+            {"eos_token": "<end>"},
+            "tokenization.eos_token: '<end>' is not in the tokenizer's vocabulary",
+        ),
+    ],
+)
+def test_an_unusable_tokenizer_is_named(tokenizer_folder, prepare, options, message):
+    """Each reason gives its own line, before any document is read."""
+    prepare(tokenizer_folder)
+    with pytest.raises(ConfigError) as caught:
+        load(tokenizer_folder, **options)
+    assert message in str(caught.value)
+
+
+def test_a_hub_id_needs_a_revision_and_an_answering_hub(monkeypatch):
+    """What is no folder is a hub id; offline, the failure is one line."""
+    with pytest.raises(ConfigError, match="org/name is no folder; expected a folder with tokenizer.json, or a hub id"):
+        load("org/name")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="org/name at abc cannot be fetched from the hub") as caught:
+        load("org/name", revision="abc")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama2", "mistral01"])
+@pytest.mark.parametrize("vectors", ["small", "mixed"])
+def test_published_vectors_are_reproduced(name, vectors):
+    """Ids of adversarial text equal the published ones, where the vectors are at hand.
+
+    Lines with special tokens in the text are left out: there the vectors hold special ids, which we refuse.
+    """
+    folder = SHARED / "vectors"
+    if not folder.is_dir():
+        return
+    lines = (folder / f"{vectors}_input.txt").read_bytes().decode().split("\n")[:-1]
+    if vectors == "small":
+        lines = [line.replace("\\n", "\n").replace("\\s", " ").replace("\\x", "") for line in lines]
+    expected = [
+        [int(token) for token in line.replace(",", " ").split()]
+        for line in (folder / f"{vectors}_tokens_{name}.txt").read_text().split("\n")[: len(lines)]
+    ]
+    tokenizer = load(SHARED / "tokenizers" / name, add_bos=False, add_eos=False)
+    tokenized = tokenizer.encode(lines)
+    ends = np.cumsum(tokenized.lengths)
+    found = [ids.tolist() for ids in np.split(tokenized.ids, ends[:-1])]
+    plain = [i for i, line in enumerate(lines) if not any(token in line for token in SPECIAL)]
+    assert len(plain) > len(lines) // 2
+    assert [found[i] for i in plain] == [expected[i] for i in plain]
+
+
+SPECIAL = ("<s>", "</s>", "<unk>", "<|endoftext|>")

@@ -1,0 +1,104 @@
+"""Tiny but real inputs of training: packed artifacts, a random Llama, a word-level tokenizer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from cpt_core.artifacts import Artifact, Draft, commit
+from cpt_core.schemas import PACKED_SHARD
+from cpt_core.storage import Store
+
+VOCAB_SIZE = 64
+ROW_LEN_TOKENS = 16
+
+PackedMaker = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="session")
+def llama_config() -> LlamaConfig:
+    """A Llama of two layers."""
+    return LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, llama_config: LlamaConfig) -> Path:
+    """A base model with weights, large enough that attention matters."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(llama_config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(5.0)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_only_folder(tmp_path_factory: pytest.TempPathFactory, llama_config: LlamaConfig) -> Path:
+    """A base model that is only a configuration, with tied embeddings."""
+    folder = tmp_path_factory.mktemp("config")
+    LlamaConfig(**{**llama_config.to_dict(), "tie_word_embeddings": True}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer of 64 words."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer = Tokenizer(models.WordLevel({f"w{word}": word for word in range(VOCAB_SIZE)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def commit_rows() -> PackedMaker:
+    """Commits a packed artifact of random documents, as packing does."""
+
+    def make(store: Store, num_rows: int, *, source: str = "numbers", split: str = "train", seed: int = 0) -> Artifact:
+        rows = random_rows(num_rows, seed)
+        counts = {"source": source, "split": split, "rows": num_rows, "row_len_tokens": ROW_LEN_TOKENS}
+        key_parts = {"rows_of": source, "split": split, "seed": seed, "rows": num_rows}
+        with store.staging() as folder:
+            staged = folder / "rows.parquet"
+            pq.write_table(pa.Table.from_pylist(rows, schema=PACKED_SHARD), staged, row_group_size=3)
+            return commit(store, Draft("packing", f"{source}-{split}", key_parts, {"rows": staged}, counts, 0.0))
+
+    return make
+
+
+def random_rows(num_rows: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of two documents and some padding."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for row in range(num_rows):
+        first, second = int(generator.integers(1, 10)), int(generator.integers(1, 6))
+        padding = ROW_LEN_TOKENS - first - second
+        ids = generator.integers(3, VOCAB_SIZE, first + second).tolist() + [0] * padding
+        pieces = [
+            {"source": "numbers", "tokens_key": "k", "document": document, "first_token": 0, "num_tokens": length}
+            for document, length in ((2 * row, first), (2 * row + 1, second))
+        ]
+        lengths = [first, second, padding]
+        rows.append({"input_ids": ids, "seq_lengths": lengths, "num_tokens": first + second, "pieces": pieces})
+    return rows
