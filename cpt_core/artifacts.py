@@ -12,7 +12,7 @@ of rows; *store* where artifacts live; *run* one execution of the flow.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -95,7 +95,7 @@ def find(store: Store, stage: str, name: str, key_parts: dict[str, Any]) -> Arti
         if artifact is None or artifact.key != key:
             continue
         if not missing_files(store, artifact):
-            return _as_cached(artifact)
+            return replace(artifact, is_cached=True)
         store.set_aside(folder)
     return None
 
@@ -207,10 +207,6 @@ def _record_bytes(artifact: Artifact) -> bytes:
     return json.dumps({"record_version": RECORD_VERSION, **record}, indent=1, ensure_ascii=False).encode()
 
 
-def _as_cached(artifact: Artifact) -> Artifact:
-    return Artifact(**{**vars(artifact), "is_cached": True})
-
-
 def _first_writer(store: Store, artifact: Artifact) -> Artifact:
     first = read_record(store, artifact.folder)
     if first is None or first.key != artifact.key:
@@ -221,4 +217,4 @@ def _first_writer(store: Store, artifact: Artifact) -> Artifact:
             f"{artifact.uri}: computed again with other content in {', '.join(differing)}; "
             "the first is kept. Please report this: equal keys must give equal bytes"
         )
-    return _as_cached(first)
+    return replace(first, is_cached=True)

@@ -37,7 +37,7 @@ class Outcome(Generic[Unit]):
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def plan_batches(num_units: int, max_batches: int = MAX_TASK_RUNS) -> list[tuple[int, int]]:
+def plan_batches(num_units: int, max_batches: int) -> list[tuple[int, int]]:
     """Contiguous ranges (first, end) of units, sizes differing by at most one, one unit each while that fits."""
     batches = min(num_units, max_batches)
     cuts = [num_units * batch // batches for batch in range(batches + 1)] if batches else [0]
@@ -88,7 +88,7 @@ def run_in_batches(
         workers: batches computed at the same time.
     """
     outcome: Outcome[Unit] = Outcome()
-    batches = [units[first:end] for first, end in plan_batches(len(units))]
+    batches = [units[first:end] for first, end in plan_batches(len(units), MAX_TASK_RUNS)]
     _run(task, batches, name_of, parameters, workers, outcome)
     again = [[unit] for unit in units if name_of(unit) in outcome.failures]
     if len(batches) < len(units) and again:

@@ -28,6 +28,7 @@ from tasks.evaluation import find_losses
 from tasks.indexing import tokenized_shards
 from tasks.packing import pack_groups
 from tasks.prepared import Prepared
+from tasks.tokenization import first_of_each_key
 from tasks.trained import Trained
 
 BYTES_PER_TOKEN = 3.5
@@ -113,7 +114,7 @@ class _Planner:
         )
         tokenizer = load_tokenizer(self._config.tokenization)
         tokens = self._tokens(manifest, tokenizer)
-        prepared = self._prepared(manifest, tokenizer, tokens) if None not in tokens else None
+        prepared = self._prepared(manifest, tokenizer, tokens)
         trained = self._trained(prepared) if with_training else None
         num_tokens = sum(
             artifact.counts["tokens"] if artifact else round(shard.size_bytes / BYTES_PER_TOKEN)
@@ -124,24 +125,30 @@ class _Planner:
         return RunPlan(self._units, num_tokens, None not in tokens, rows, steps, prepared, trained)
 
     def _tokens(self, manifest: Manifest, tokenizer: TextTokenizer) -> list[Artifact | None]:
-        return [
-            self._find(
-                "tokenization",
-                TOKENS_STAGE,
-                shard.name,
-                token_key_parts(shard, self._config.tokenization, tokenizer),
-                shard.problem,
-            )
-            for shard in manifest.shards
-        ]
+        first_of_key = first_of_each_key(manifest, self._config, tokenizer)
+        found: dict[str, Artifact | None] = {}
+        for shard in manifest.shards:
+            first = first_of_key[shard.name]
+            if first is shard:
+                key_parts = token_key_parts(shard, self._config.tokenization, tokenizer)
+                found[shard.name] = self._find("tokenization", TOKENS_STAGE, shard.name, key_parts, shard.problem)
+            else:
+                found[shard.name] = found[first.name]
+                status = "cached" if found[first.name] else "waits"
+                self._units.append(PlannedUnit("tokenization", shard.name, status, f"same content as {first.name}"))
+        return list(found.values())
 
     def _prepared(self, manifest: Manifest, tokenizer: TextTokenizer, found: list[Artifact | None]) -> Prepared | None:
         tokens = [artifact for artifact in found if artifact is not None]
+        if len(tokens) < len(found):
+            self._wait("indexing", self._config.name, "for the token shards")
+            self._wait("packing", "all groups", "for the index")
+            return None
         require_few_bad_lines(tokens, self._config.tokenization.max_bad_fraction)
         key_parts = index_key_parts(tokenized_shards(manifest, tokens), self._config)
         index = self._find("indexing", INDEX_STAGE, self._config.name, key_parts)
         if index is None:
-            self._units.append(PlannedUnit("packing", "all groups", "waits", "for the index"))
+            self._wait("packing", "all groups", "for the index")
             return None
         groups = pack_groups(manifest, tokens, index, self._config, self._store)
         packed = [
@@ -159,7 +166,7 @@ class _Planner:
 
     def _trained(self, prepared: Prepared | None) -> Trained | None:
         if prepared is None or self._config.training is None:
-            self._units.append(PlannedUnit("training", self._config.name, "waits", "for the packed rows"))
+            self._wait("training", self._config.name, "for the packed rows")
             return None
         training = self._config.training
         base_folder = resolve_model(training.model, training.revision)
@@ -189,6 +196,9 @@ class _Planner:
 
     def _note(self, stage: str, name: str, is_cached: bool) -> None:
         self._units.append(PlannedUnit(stage, name, "cached" if is_cached else "compute"))
+
+    def _wait(self, stage: str, name: str, why: str) -> None:
+        self._units.append(PlannedUnit(stage, name, "waits", why))
 
     def _rows(self, prepared: Prepared | None, num_tokens: int) -> int:
         if prepared is not None:

@@ -52,7 +52,6 @@ class Prepared:
             "documents_quarantined": _total(self.tokens, "documents_quarantined"),
             "tokens": _total(self.tokens, "tokens"),
             "files": self.manifest.files,
-            "input_bytes_read": self.manifest.bytes_read,
             "shards_total": len(self.tokens),
             "shards_cached": cached,
             "shards_computed": len(self.tokens) - cached,

@@ -1,13 +1,14 @@
 """Tasks: tokenize shards, alone or in batches."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from cpt_core.artifacts import Artifact
+from cpt_core.artifacts import Artifact, key_of
 from cpt_core.config import PipelineConfig
 from cpt_core.errors import ShardsFailedError
 from cpt_core.manifest import Manifest, Shard
@@ -18,6 +19,7 @@ from cpt_core.tokenization import (
     quarantined_by_reason,
     remember_tokenizer,
     require_few_bad_lines,
+    token_key_parts,
     tokenize_shard,
 )
 from tasks.batches import Outcome, compute_units, run_in_batches
@@ -58,10 +60,12 @@ def tokenize_corpus(manifest: Manifest, config: PipelineConfig) -> tuple[TextTok
     tokenizer = load_tokenizer(config.tokenization)
     store = Store(config.store_uri)
     remember_tokenizer(tokenizer, store)
-    progress = StageProgress(STAGE, len(manifest.shards), "shards")
+    first_of_key = first_of_each_key(manifest, config, tokenizer)
+    units = [shard for shard in manifest.shards if first_of_key[shard.name] is shard]
+    progress = StageProgress(STAGE, len(units), "shards")
     outcome = run_in_batches(
         tokenize_batch,
-        list(manifest.shards),
+        units,
         _name,
         {"config": config, "tokenizer": tokenizer, "store": store, "progress": progress},
         config.orchestration.workers or os.cpu_count() or 1,
@@ -72,10 +76,28 @@ def tokenize_corpus(manifest: Manifest, config: PipelineConfig) -> tuple[TextTok
             outcome.failures,
             "Mend the cause, then retry this run, or one shard alone with `cpt retry-shard CONFIG SHARD`",
         )
-    tokens = [outcome.results[shard.name] for shard in manifest.shards]
+    tokens = [
+        _served(outcome.results[first.name], is_copy=first is not shard)
+        for shard in manifest.shards
+        for first in [first_of_key[shard.name]]
+    ]
     progress.finish(describe_tokens(tokens))
     require_few_bad_lines(tokens, config.tokenization.max_bad_fraction)
     return tokenizer, tokens
+
+
+def first_of_each_key(manifest: Manifest, config: PipelineConfig, tokenizer: TextTokenizer) -> dict[str, Shard]:
+    """For each shard by name, the first shard of equal content: equal files are tokenized once."""
+    first_by_key: dict[str, Shard] = {}
+    firsts = {}
+    for shard in manifest.shards:
+        key = shard.problem or key_of(token_key_parts(shard, config.tokenization, tokenizer))
+        firsts[shard.name] = first_by_key.setdefault(key, shard)
+    return firsts
+
+
+def _served(artifact: Artifact, *, is_copy: bool) -> Artifact:
+    return replace(artifact, is_cached=True) if is_copy else artifact
 
 
 def describe_tokens(tokens: list[Artifact]) -> str:

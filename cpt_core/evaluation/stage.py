@@ -66,22 +66,8 @@ def evaluate_model(
     found = find(store, STAGE, name, key_parts)
     if found is not None:
         return found
-    attempt = uuid.uuid4().hex
-    folder = _output_folder(training, store, folder_name(OUTPUT_FOLDER, name, key_of(key_parts))) / attempt
-    described = EvaluationJob(
-        attempt=attempt,
-        attempt_folder=str(folder),
-        model_folder=str(model_folder),
-        store_uri=store.root_uri,
-        packed_folders=[artifact.folder for artifact in packed],
-        max_rows_per_source=config.max_rows_per_source,
-        micro_batch_rows=training.micro_batch_rows,
-        document_borders=training.document_borders,
-        attention=training.attention,
-        precision=training.precision,
-        device=training.device,
-        seed=training.seed,
-    )
+    folder = _output_folder(training, store, folder_name(OUTPUT_FOLDER, name, key_of(key_parts)))
+    described = _describe_job(model_folder, packed, config, training, store, folder)
     report = _run_job(described, training)
     return _commit(store, name, key_parts, report, time.monotonic() - started)
 
@@ -102,6 +88,31 @@ def evaluation_key_parts(
             "precision": training.precision,
         },
     }
+
+
+def _describe_job(
+    model_folder: Path,
+    packed: list[Artifact],
+    config: EvaluationConfig,
+    training: TrainingConfig,
+    store: Store,
+    folder: Path,
+) -> EvaluationJob:
+    attempt = uuid.uuid4().hex
+    return EvaluationJob(
+        attempt=attempt,
+        attempt_folder=str(folder / attempt),
+        model_folder=str(model_folder),
+        store_uri=store.root_uri,
+        packed_folders=[artifact.folder for artifact in packed],
+        max_rows_per_source=config.max_rows_per_source,
+        micro_batch_rows=training.micro_batch_rows,
+        document_borders=training.document_borders,
+        attention=training.attention,
+        precision=training.precision,
+        device=training.device,
+        seed=training.seed,
+    )
 
 
 def _run_job(described: EvaluationJob, training: TrainingConfig) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Commands for the Prefect server on this machine: ``up``, ``down``, ``status``."""
 
-from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cpt_core.config_file import load_config
 from flows.command.options import AsJson, Overrides
 from flows.command.output import print_json, want_json
+
+if TYPE_CHECKING:
+    from flows.serving.overview import ServingStatus
 
 DEMO_CONFIG = "deployments/parameters/demo.yaml"
 
@@ -26,19 +28,20 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start a Prefect server and a worker, and register the deployments."""
-    from flows import serving
+    from flows.serving import operation
+    from flows.serving.environment import cpt_home
 
     want_json(as_json)
-    serving_status = serving.up(load_config(config, overrides), home=serving.cpt_home(), port=port)
-    print_json(asdict(serving_status)) if as_json else print(serving.describe(serving_status))
+    _print_status(operation.up(load_config(config, overrides), home=cpt_home(), port=port), as_json)
 
 
 def down(as_json: AsJson = False) -> None:
     """Stop exactly what `cpt up` started."""
-    from flows import serving
+    from flows.serving import operation
+    from flows.serving.environment import cpt_home
 
     want_json(as_json)
-    stopped = serving.down(serving.cpt_home())
+    stopped = operation.down(cpt_home())
     if as_json:
         print_json({"stopped": stopped})
     else:
@@ -47,8 +50,14 @@ def down(as_json: AsJson = False) -> None:
 
 def status(as_json: AsJson = False) -> None:
     """Server, worker, deployments and the last runs on one screen."""
-    from flows import serving
+    from flows.serving import overview
+    from flows.serving.environment import cpt_home
 
     want_json(as_json)
-    serving_status = serving.status(serving.cpt_home())
-    print_json(asdict(serving_status)) if as_json else print(serving.describe(serving_status))
+    _print_status(overview.status(cpt_home()), as_json)
+
+
+def _print_status(seen: "ServingStatus", as_json: bool) -> None:
+    from flows.serving.overview import describe
+
+    print_json(seen.as_json()) if as_json else print(describe(seen))

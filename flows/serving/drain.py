@@ -19,8 +19,8 @@ from flows.serving.api import ask
 
 logger = logging.getLogger(__name__)
 
-_SETTLED_SECONDS = 0.75
-"""Three times the recorder's flush interval."""
+_SETTLED_SECONDS = 2.0
+"""Twice the recorder's flush interval."""
 _STUCK_SECONDS = 4.0
 """A task run that was killed keeps its state Running for ever."""
 _PATIENCE_SECONDS = 60.0

@@ -73,7 +73,6 @@ def embedded_environment(folder: Path, port: int) -> dict[str, str]:
     services = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _NOT_FOR_ONE_RUN}
     own = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.25",  # the end of a run waits for it
     }
     return _RECORDING | _base(folder, port) | services | own
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from cpt_core.config import PipelineConfig
 from cpt_core.errors import ConfigError
 from flows.serving.environment import serving_environment
+from flows.serving.overview import ServingStatus, status, worker_is_online
 from flows.serving.prefect_server import (
     ServingError,
     keep_empty_database,
@@ -28,9 +29,9 @@ from flows.serving.prefect_server import (
 )
 from flows.serving.processes import ProcessId, marked_processes, stop_processes
 from flows.serving.state import ServingState, read_state, remove_state
-from flows.serving.status import ServingStatus, status, worker_is_online
 
-_WORKER_SECONDS = 60.0
+_SUPERVISOR_SECONDS = 60.0
+_WORKER_SECONDS = 180.0
 _SUPERVISOR_STOPS_SECONDS = 40.0
 _GRACE_SECONDS = 10.0
 
@@ -59,13 +60,19 @@ def up(config: PipelineConfig, *, home: Path, port: int = 4200) -> ServingStatus
 
 
 def down(home: Path) -> list[str]:
-    """Stop what `up` started, flow runs included; the names of what was stopped, empty when nothing ran."""
+    """Stop what `up` started, flow runs included; the names of what was stopped, empty when nothing ran.
+
+    Raises:
+        ServingError: a process cannot be ended.
+    """
     state = read_state(home)
     stopped = [_describe(process.pid, process.name(), state) for process in marked_processes(home)]
     if state and (supervisor := state.supervisor.process()):
         stop_processes([supervisor], grace_seconds=_SUPERVISOR_STOPS_SECONDS)
-    while left := marked_processes(home):
-        stop_processes(left, grace_seconds=_GRACE_SECONDS)
+    stop_processes(marked_processes(home), grace_seconds=_GRACE_SECONDS)
+    if left := marked_processes(home):
+        pids = ", ".join(str(process.pid) for process in left)
+        raise ServingError(f"processes {pids} do not end, not even when killed; look at them with: ps -fp {pids}")
     remove_state(home)
     return stopped
 
@@ -101,7 +108,8 @@ def _start_supervisor(home: Path, port: int) -> None:
 
 def _wait_for_server(home: Path) -> ServingState:
     log = home / "logs" / "server.log"
-    _wait_until(lambda: _server_lives(home), _GRACE_SECONDS, "the supervisor", home / "logs" / "supervisor.log")
+    supervisor_log = home / "logs" / "supervisor.log"
+    _wait_until(lambda: _server_lives(home), _SUPERVISOR_SECONDS, "the supervisor", supervisor_log)
     state = read_state(home)
     assert state is not None
     wait_until_answers(state.api_url, alive=lambda: _server_lives(home), log=log)

@@ -18,7 +18,8 @@ from pathlib import Path
 from cpt_core.errors import CptError
 from flows.serving.api import answers
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
+"""For machines that are busy with other work: an idle one needs 5 s, and 20 s the first time."""
 
 
 class ServingError(CptError):

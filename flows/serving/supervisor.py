@@ -131,10 +131,6 @@ def _tend(child: Child) -> bool:
     return True
 
 
-def _state(port: int, server: Child, worker: Child) -> ServingState:
-    return ServingState(port, ProcessId.of(os.getpid()), server.identity(), worker.identity())
-
-
 def _stop_all(home: Path, port: int, server: Child) -> None:
     """The worker waits for its flow runs to end, so all are asked at once, and the server last."""
     logger.info("stopping")

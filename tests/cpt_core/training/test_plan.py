@@ -65,7 +65,9 @@ def test_every_row_once_an_epoch(num_rows: int, epochs: int, accumulation: int, 
     order = []
     for step in range(-(-total // batch)):
         rows = rows_of_step(step, num_rows=num_rows, rows_total=total, global_batch_rows=batch, seed=seed)
-        shares = [rows_of_rank(rows, rank=rank, world_size=world_size, micro_batch_rows=2) for rank in range(world_size)]
+        shares = [
+            rows_of_rank(rows, rank=rank, world_size=world_size, micro_batch_rows=2) for rank in range(world_size)
+        ]
         assert sorted(np.concatenate(shares).ravel()) == sorted(rows)
         order += rows.tolist()
     assert order[total:] == [FILL] * (len(order) - total)
@@ -110,7 +112,13 @@ def test_key_holds_what_changes_the_result(tmp_path: Path, model_folder: Path, c
     how = {"micro_batch_rows": 2, "zero_stage": 1, "save_steps": 7, "attention": "eager", "output_dir": "/o"}
     assert training_key_parts(packed, _config(**how), model_folder) == base
     assert training_key_parts(packed, _config(launcher={"processes_per_node": 2}), model_folder) == base
-    for changed in ({"seed": 1}, {"learning_rate": 1.0}, {"max_steps": 3}, {"precision": "fp32"}, {"num_train_epochs": 2}):
+    for changed in (
+        {"seed": 1},
+        {"learning_rate": 1.0},
+        {"max_steps": 3},
+        {"precision": "fp32"},
+        {"num_train_epochs": 2},
+    ):
         assert training_key_parts(packed, _config(**changed), model_folder) != base
     steps = training_key_parts(packed, _config(max_steps=3), model_folder)
     assert training_key_parts(packed, _config(max_steps=3, num_train_epochs=5), model_folder) == steps

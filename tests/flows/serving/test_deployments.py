@@ -14,7 +14,7 @@ import yaml
 from cpt_core.config import PipelineConfig
 from flows.serving.api import ask
 from flows.serving.deployments import PREFECT_FILE
-from flows.serving.status import ServingStatus
+from flows.serving.overview import ServingStatus
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL
 
 from flows.serving.api import answers
 from flows.serving.embedded import embedded_server, running_server
-from flows.serving.status import ServingStatus
+from flows.serving.overview import ServingStatus
 
 Until = Callable[..., None]
 

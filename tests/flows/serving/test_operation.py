@@ -16,10 +16,10 @@ from cpt_core.config import PipelineConfig
 from cpt_core.errors import ConfigError
 from flows.serving.api import answers, ask
 from flows.serving.operation import down, up
+from flows.serving.overview import RunLine, ServingStatus, describe, status
 from flows.serving.prefect_server import free_port
 from flows.serving.processes import marked_processes
 from flows.serving.state import ServingState, read_state
-from flows.serving.status import ServingStatus, status
 
 Until = Callable[..., None]
 DEPLOYMENTS = ("cpt-prepare/data-only", "cpt-train/train-only", "cpt/full-pipeline")
@@ -131,3 +131,26 @@ def test_a_port_of_another_program_is_one_line(home: Path, served_config: Pipeli
         f" stop that program, or choose another port: cpt up CONFIG --port {port + 1}"
     )
     assert marked_processes(home) == []
+
+
+def test_the_status_fits_one_screen() -> None:
+    """Each thing has its line, and the last line says what to type next."""
+    seen = ServingStatus(
+        server=True,
+        worker=True,
+        deployments=DEPLOYMENTS,
+        active_runs=(RunLine("one", "cpt", "Running", "2026-01-02T03:04:05.678Z"),),
+        recent_runs=(RunLine("two", "cpt-prepare", "Failed", None),),
+        ui_url="http://127.0.0.1:4200",
+        api_url="http://127.0.0.1:4200/api",
+        next_command="prefect deployment run cpt/full-pipeline",
+    )
+    assert describe(seen) == (
+        "server       http://127.0.0.1:4200 answers\n"
+        "worker       online\n"
+        "deployments  cpt-prepare/data-only, cpt-train/train-only, cpt/full-pipeline\n"
+        "active       Running    cpt one, started 2026-01-02 03:04:05 UTC\n"
+        "ended        Failed     cpt-prepare two\n"
+        "next         prefect deployment run cpt/full-pipeline"
+    )
+    assert describe(ServingStatus()) == "nothing is running\nnext         cpt up CONFIG"

@@ -1,4 +1,4 @@
-"""Homes that have Prefect's schema already, and one served home for all tests that do not break it."""
+"""Real Prefect servers: homes that have the schema already, a served home, and an embedded server."""
 
 import os
 import shutil
@@ -14,9 +14,10 @@ os.environ["DO_NOT_TRACK"] = "1"  # before Prefect is imported
 os.environ.pop("PREFECT_API_URL", None)
 
 from cpt_core.config import PipelineConfig
+from flows.serving.embedded import embedded_server
 from flows.serving.operation import down, up
+from flows.serving.overview import ServingStatus
 from flows.serving.prefect_server import free_port
-from flows.serving.status import ServingStatus
 
 HOLD_A_SERVER = """
 import sys
@@ -77,6 +78,13 @@ def served(
         yield home, up(served_config, home=home, port=free_port())
     finally:
         down(home)
+
+
+@pytest.fixture(scope="module")
+def prefect_api(home_with_schema: Path) -> Iterator[str]:
+    """The URL of a server that lives as long as the tests of one module."""
+    with embedded_server(home_with_schema) as api_url:
+        yield api_url
 
 
 @pytest.fixture

@@ -76,6 +76,22 @@ def status(home: Path) -> ServingStatus:
         )
 
 
+def describe(seen: ServingStatus) -> str:
+    """The same as text."""
+    if seen.api_url is None:
+        return f"nothing is running\nnext         {seen.next_command}"
+    found = " (was running already)" if seen.already_running else ""
+    lines = [
+        f"server       {seen.ui_url} {'answers' if seen.server else 'does not answer'}{found}",
+        f"worker       {'online' if seen.worker else 'offline'}",
+        f"deployments  {', '.join(seen.deployments) or 'none'}",
+        *(f"active       {_describe_run(run)}" for run in seen.active_runs),
+        *(f"ended        {_describe_run(run)}" for run in seen.recent_runs),
+        f"next         {seen.next_command}",
+    ]
+    return "\n".join(lines)
+
+
 def worker_is_online(state: ServingState) -> bool:
     """Whether the worker lives and the server has heard of it."""
     if state.worker is None or state.worker.process() is None:
@@ -117,6 +133,11 @@ def _runs(api_url: str, flows: dict[str, str], state_types: dict[str, list[str]]
         )
         for run in ask(api_url, "flow_runs/filter", question)
     )
+
+
+def _describe_run(run: RunLine) -> str:
+    started = f", started {run.started[:19].replace('T', ' ')} UTC" if run.started else ""
+    return f"{run.state:<10} {run.flow} {run.name}{started}"
 
 
 def _next_command(api_url: str) -> str:

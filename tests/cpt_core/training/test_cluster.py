@@ -1,0 +1,72 @@
+"""Launcher kind env: the same program once a node, here two nodes on one machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cpt_core.launching.environment import free_port
+from cpt_core.storage import Store
+
+PROGRAM = """
+import json, sys
+from cpt_core.artifacts import read_record
+from cpt_core.config import TrainingConfig
+from cpt_core.errors import CptError
+from cpt_core.storage import Store
+from cpt_core.training import train_model
+told = json.loads(sys.argv[1])
+store = Store(told["store"])
+config = TrainingConfig(**told["config"])
+try:
+    trained = train_model([read_record(store, told["packed"])], config, store=store, name="tiny", tokenizer_uri=told["tokenizer"])
+    print(json.dumps({"counts": trained.counts, "attempts": len(list(store.local_path("training_runs").glob("*/attempts/*/DONE.json")))}))
+except CptError as error:
+    print(json.dumps({"error": str(error)}))
+"""
+
+
+def _run_nodes(told: list[dict[str, Any]], cluster: dict[str, str]) -> list[dict[str, Any]]:
+    """What the same program says on every node."""
+    search_path = os.pathsep.join(filter(None, sys.path))
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, json.dumps(values)],
+            env={**os.environ, **cluster, "RANK": str(node), "PYTHONPATH": search_path},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for node, values in enumerate(told)
+    ]
+    return [json.loads(node.communicate(timeout=120)[0]) for node in nodes]
+
+
+def test_two_nodes(tmp_path: Path, model_folder: Path, tokenizer_folder: Path, commit_rows: Any) -> None:
+    """Both nodes end with the same record; a node with another configuration is told so; a wrong size as well."""
+    store = Store(str(tmp_path / "store"))
+    config = {
+        "model": str(model_folder),
+        "global_batch_rows": 2,
+        "micro_batch_rows": 1,
+        "precision": "fp32",
+        "zero_stage": 1,
+        "device": "cpu",
+        "launcher": {"kind": "env", "num_nodes": 2, "timeout_seconds": 60},
+    }
+    packed = commit_rows(store, 4).folder
+    told = {"store": store.root_uri, "packed": packed, "tokenizer": str(tokenizer_folder), "config": config}
+    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+
+    other = {**told, "config": {**config, "seed": 1}}
+    _, second = _run_nodes([told, other], cluster)
+    assert "rank 1 was started with another configuration or other data than rank 0" in second["error"]
+
+    first, second = _run_nodes([told, told], cluster)
+    assert first["counts"] == second["counts"]
+    assert (first["counts"]["world_size"], first["counts"]["num_nodes"], first["counts"]["steps"]) == (2, 2, 2)
+    assert second["attempts"] == 2
+
+    (alone,) = _run_nodes([{**told, "config": {**config, "seed": 2}}], {**cluster, "WORLD_SIZE": "1"})
+    assert "WORLD_SIZE is 1, expected num_nodes = 2" in alone["error"]
