@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+from prefect import State
 from prefect.logging import get_run_logger
-from prefect.states import Failed, State
+from prefect.states import Failed
 
 from cpt_core.errors import CptError
 

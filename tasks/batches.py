@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from prefect import Task
-from prefect.states import Completed, State
+from prefect import State, Task
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cpt_core.artifacts import Artifact
@@ -105,7 +105,8 @@ def _run(
     workers: int,
     outcome: Outcome[Unit],
 ) -> None:
-    with ThreadPoolTaskRunner(max_workers=workers) as runner:
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+    with runner:
         futures = [
             (batch, runner.submit(task, {"units": batch, "label": _label(batch, name_of), **parameters}))
             for batch in batches

@@ -1,11 +1,11 @@
 """Task: score a model on held-out rows."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from prefect import task
+from prefect import State, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from cpt_core.artifacts import Artifact, find
 from cpt_core.config import PipelineConfig
@@ -70,5 +70,5 @@ def _evaluate(
 ) -> Artifact | None:
     if not prepared.held_out_rows:
         return None
-    losses: Artifact = score_held_out_rows(model_uri, revision, which, prepared, config, return_state=True).result()
-    return losses
+    scored = score_held_out_rows(model_uri, revision, which, prepared, config, return_state=True)
+    return cast(Artifact, scored.result())

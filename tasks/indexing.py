@@ -1,10 +1,10 @@
 """Task: list all documents."""
 
-from typing import Any
+from typing import Any, cast
 
-from prefect import task
+from prefect import State, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from cpt_core.artifacts import Artifact
 from cpt_core.config import PipelineConfig
@@ -27,8 +27,7 @@ def index_documents(manifest: Manifest, tokens: list[Artifact], config: Pipeline
 
 def index_corpus(manifest: Manifest, tokens: list[Artifact], config: PipelineConfig) -> Artifact:
     """The document index of all token shards."""
-    index: Artifact = index_documents(manifest, tokens, config, return_state=True).result()
-    return index
+    return cast(Artifact, index_documents(manifest, tokens, config, return_state=True).result())
 
 
 def tokenized_shards(manifest: Manifest, tokens: list[Artifact]) -> list[TokenizedShard]:

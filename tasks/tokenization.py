@@ -4,9 +4,8 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from prefect import task
+from prefect import State, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import State
 
 from cpt_core.artifacts import Artifact, key_of
 from cpt_core.config import PipelineConfig

@@ -1,11 +1,11 @@
 """Task: train on packed rows as a job of its own."""
 
-from typing import Any
+from typing import Any, cast
 
-from prefect import task
+from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from cpt_core.artifacts import Artifact
 from cpt_core.config import PipelineConfig, TrainingConfig
@@ -47,8 +47,7 @@ def train_on_rows(prepared: Prepared, config: PipelineConfig) -> State[Any] | Ar
 
 def train_corpus(prepared: Prepared, config: PipelineConfig) -> Artifact:
     """The trained model."""
-    trained: Artifact = train_on_rows(prepared, config, return_state=True).result()
-    return trained
+    return cast(Artifact, train_on_rows(prepared, config, return_state=True).result())
 
 
 def training_section(config: PipelineConfig) -> TrainingConfig:

@@ -6,6 +6,7 @@ Promise: a packed row is scored as its documents alone would be.
 Never: trains, passes an attention mask, or uses a cache: both would switch document borders off.
 """
 
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,10 @@ def score(job: EvaluationJob) -> dict[str, dict[str, Any]]:
 def load_model(job: EvaluationJob, device: torch.device) -> Any:
     """The model, ready to be scored."""
     folder = Path(job.model_folder)
-    if not weight_files(folder):
-        folder = _initialise(folder, Path(job.attempt_folder) / "initial_model", job.seed)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[job.precision], attn_implementation=job.attention, local_files_only=True
-    )
-    model.config.use_cache = False
-    return model.to(device).eval()
+    if weight_files(folder):
+        return _read_model(folder, job, device)
+    with tempfile.TemporaryDirectory() as scratch:
+        return _read_model(_initialise(folder, Path(scratch), job.seed), job, device)
 
 
 def loss_sum(model: Any, batch: Batch, device: torch.device) -> float:
@@ -82,6 +80,14 @@ def loss_sum(model: Any, batch: Batch, device: torch.device) -> float:
     return float(
         F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED_LABEL, reduction="sum")
     )
+
+
+def _read_model(folder: Path, job: EvaluationJob, device: torch.device) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=DTYPES[job.precision], attn_implementation=job.attention, local_files_only=True
+    )
+    model.config.use_cache = False
+    return model.to(device).eval()
 
 
 def _initialise(config_folder: Path, folder: Path, seed: int) -> Path:

@@ -17,6 +17,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
+from typing_extensions import Buffer
 
 from cpt_core.errors import InputChangedError, InputError
 from cpt_core.manifest import Shard
@@ -39,9 +40,10 @@ class _HashedRange(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # RawIOBase wants Buffer, only 3.12 has it
-        chunk = self._stream.read(min(len(buffer), self._remaining))
-        buffer[: len(chunk)] = chunk
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        chunk = self._stream.read(min(len(view), self._remaining))
+        view[: len(chunk)] = chunk
         self.digest.update(chunk)
         self._remaining -= len(chunk)
         return len(chunk)
@@ -91,7 +93,7 @@ def _require_unchanged(shard: Shard, sha256: str) -> None:
         raise InputChangedError(f"{shard.uri}: changed since it was discovered; run again when it is complete")
 
 
-def _decompressed(buffered: io.BufferedReader, shard: Shard) -> Iterator[bytes]:
+def _decompressed(buffered: IO[bytes], shard: Shard) -> Iterator[bytes]:
     try:
         if shard.format == "gzip":
             with gzip.open(buffered) as stream:
@@ -109,7 +111,7 @@ def _decompressed(buffered: io.BufferedReader, shard: Shard) -> Iterator[bytes]:
         ) from error
 
 
-def _zstd_frames(stream: io.BufferedReader) -> Iterator[bytes]:
+def _zstd_frames(stream: IO[bytes]) -> Iterator[bytes]:
     """Every frame in turn; the library's own stream reader accepts a truncated last frame silently."""
     chunk = stream.read(CHUNK_BYTES)
     while chunk:

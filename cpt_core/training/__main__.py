@@ -8,6 +8,7 @@ Never: parses anything but the job file.
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from cpt_core.training.device import choose_device
@@ -16,6 +17,8 @@ from cpt_core.training.job_file import read_job
 
 def main() -> None:
     """Run the job in ``sys.argv[1]``; does not return after success."""
+    # DeepSpeed 0.19 calls functions that torch 2.13 deprecates, several times a step: the log would be nothing else.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     job = read_job(Path(sys.argv[1]))
     device = choose_device(job.config)
     # DeepSpeed looks for its accelerator when it is imported, so the device comes first.

@@ -6,6 +6,9 @@ Promise: every rank and every ZeRO stage starts from the same weights.
 Never: runs code that a model brings along; passes on an attention mask, which would switch borders off.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +23,26 @@ from cpt_core.training.ranks import Ranks
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def weights_folder(model_folder: Path, scratch: Path, seed: int, ranks: Ranks) -> Path:
-    """A folder with weights: the given one or, if it has none, a new one initialised from the seed by rank 0.
+@contextmanager
+def weights_folder(model_folder: Path, scratch: Path, seed: int, ranks: Ranks) -> Iterator[Path]:
+    """A folder with weights: the given one or, if it has none, a passing one initialised from the seed by rank 0.
 
     ZeRO-3 partitions a model while it is being built, and transformers skips or reorders the initialisation then;
     reading the same file makes all stages equal.
     """
     if weight_files(model_folder):
-        return model_folder
+        yield model_folder
+        return
     folder = scratch / "initial_model"
     if ranks.is_first:
         torch.manual_seed(seed)
         config = AutoConfig.from_pretrained(model_folder)
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     ranks.barrier()
-    return folder
+    yield folder
+    ranks.barrier()
+    if ranks.is_first:
+        shutil.rmtree(folder)
 
 
 def load_model(folder: Path, config: TrainingConfig, settings: dict[str, Any]) -> tuple[Any, HfDeepSpeedConfig | None]:

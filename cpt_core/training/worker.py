@@ -38,8 +38,8 @@ def run_training(own_job: TrainingJob, device: torch.device) -> None:
     job = _shared_job(own_job, ranks)
     lock = _claim(job) if ranks.is_first else None
     settings = deepspeed_config(job.config)
-    folder = weights_folder(job.model_folder, job.attempt_folder, job.config.seed, ranks)
-    model, partitioning = load_model(folder, job.config, settings)
+    with weights_folder(job.model_folder, job.attempt_folder, job.config.seed, ranks) as folder:
+        model, partitioning = load_model(folder, job.config, settings)
     engine, *_ = deepspeed.initialize(model=model, optimizer=build_optimizer(model, job.config), config=settings)
     run = _run_of(job, engine, ranks)
     _probe(run)
@@ -60,10 +60,11 @@ def run_training(own_job: TrainingJob, device: torch.device) -> None:
 def _shared_job(own: TrainingJob, ranks: Ranks) -> TrainingJob:
     """Rank 0's job; with launcher kind env every node has written its own."""
     job = ranks.from_first(own)
-    if (own.training_key, own.config) != (job.training_key, job.config):
+    num_others = ranks.sum(float((own.training_key, own.config) != (job.training_key, job.config)))
+    if num_others:  # all ranks end here together, and none waits for the others
         raise ConfigError(
-            f"rank {ranks.rank} was started with another configuration or other data than rank 0; "
-            "start the same command with the same configuration on every node"
+            f"{num_others:.0f} of {ranks.world_size} ranks were started with another configuration or other data than"
+            " rank 0; start the same command with the same configuration on every node"
         )
     return job
 

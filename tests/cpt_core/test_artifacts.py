@@ -45,7 +45,7 @@ def test_the_same_key_is_found_under_another_readable_name(any_store):
 def test_a_folder_without_a_record_does_not_exist(store):
     """Data that was published before the crash is invisible."""
     artifact = committed(store)
-    os.unlink(store.local_path(f"{artifact.folder}/artifact.json"))
+    store.local_path(f"{artifact.folder}/artifact.json").unlink()
     assert find(store, "s", "a-00000", PARTS) is None
 
 

@@ -78,7 +78,7 @@ def test_a_token_shard_whose_file_is_gone_is_refused(tmp_path, make_config):
     config = make_config(**two_sources(tmp_path))
     shards, _, store = tokenized(config)
     store.local_path(shards[1].tokens.path("tokens")).unlink()
-    with pytest.raises(StoreError, match="a-00000-.*tokens-.*is gone or has another size"):
+    with pytest.raises(StoreError, match=r"a-00000-.*tokens-.*is gone or has another size"):
         build_index(shards, config, store=store)
 
 

@@ -1,7 +1,6 @@
 """Real Prefect servers: homes that have the schema already, a served home, and an embedded server."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from flows.serving.embedded import embedded_server
 from flows.serving.operation import down, up
 from flows.serving.overview import ServingStatus
 from flows.serving.prefect_server import free_port
+from tests.flows.homes import new_home
 
 HOLD_A_SERVER = """
 import sys
@@ -47,7 +47,7 @@ def home_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(home_with_schema: Path, tmp_path: Path) -> Iterator[Path]:
     """A home of its own; whatever a failed test leaves running is stopped."""
-    home = _new_home(home_with_schema, tmp_path / "home")
+    home = new_home(home_with_schema, tmp_path / "home")
     yield home
     down(home)
 
@@ -73,7 +73,7 @@ def served(
     home_with_schema: Path, tmp_path_factory: pytest.TempPathFactory, served_config: PipelineConfig
 ) -> Iterator[tuple[Path, ServingStatus]]:
     """A home where `up` has run, and what it returned."""
-    home = _new_home(home_with_schema, tmp_path_factory.mktemp("served") / "home")
+    home = new_home(home_with_schema, tmp_path_factory.mktemp("served") / "home")
     try:
         yield home, up(served_config, home=home, port=free_port())
     finally:
@@ -98,10 +98,3 @@ def until() -> Callable[[Callable[[], bool], float], None]:
             time.sleep(0.1)
 
     return wait
-
-
-def _new_home(home_with_schema: Path, home: Path) -> Path:
-    home.mkdir()
-    for database in home_with_schema.glob("empty-*.db"):
-        shutil.copy(database, home)
-    return home

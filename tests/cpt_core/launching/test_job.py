@@ -115,7 +115,7 @@ def test_exit_code_zero_without_record(make_job: JobMaker) -> None:
     """Processes that all end with 0 have not succeeded without the record of this attempt."""
     job = make_job("print('nothing to do')")
     write_done(job.folder, "an-older-attempt", {"steps": 3})
-    with pytest.raises(JobFailedError, match="there is no DONE.json of attempt a1") as raised:
+    with pytest.raises(JobFailedError, match=r"there is no DONE\.json of attempt a1") as raised:
         _run(job)
     assert str(raised.value).endswith("nothing to do")
 

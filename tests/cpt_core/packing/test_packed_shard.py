@@ -4,7 +4,6 @@ import json
 
 import polars as pl
 import pyarrow.parquet as pq
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

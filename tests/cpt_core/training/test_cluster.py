@@ -60,8 +60,11 @@ def test_two_nodes(tmp_path: Path, model_folder: Path, tokenizer_folder: Path, c
     cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
     other = {**told, "config": {**config, "seed": 1}}
-    _, second = _run_nodes([told, other], cluster)
-    assert "rank 1 was started with another configuration or other data than rank 0" in second["error"]
+    for refused in _run_nodes([told, other], cluster):
+        assert refused["error"] == (
+            "1 of 2 ranks were started with another configuration or other data than rank 0; start the same command "
+            "with the same configuration on every node"
+        )
 
     first, second = _run_nodes([told, told], cluster)
     assert first["counts"] == second["counts"]

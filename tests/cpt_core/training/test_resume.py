@@ -1,8 +1,7 @@
 """Cut off and going on: a killed rank, a damaged checkpoint, another number of processes."""
 
 import json
-import os
-import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,9 @@ class Setup:
 
 def _kill_rank_1(_: dict[str, Any]) -> None:
     for process in psutil.Process().children():
-        if process.environ().get("RANK") == "1":
-            os.kill(process.pid, signal.SIGKILL)
+        with suppress(psutil.Error):  # it is gone since an earlier call
+            if process.environ().get("RANK") == "1":
+                process.kill()
 
 
 def _change_one_byte(checkpoint: Path) -> None:

@@ -166,5 +166,5 @@ def test_tokens_outside_the_vocabulary(train: Trainer, tmp_path: Path, llama_con
 def test_no_tokenizer(store: Store, model_folder: Path, tmp_path: Path, commit_rows: Any) -> None:
     """A folder without a tokenizer is refused before anything starts."""
     config = TrainingConfig(model=str(model_folder))
-    with pytest.raises(ConfigError, match="no tokenizer.json there"):
+    with pytest.raises(ConfigError, match=r"no tokenizer\.json there"):
         train_model([commit_rows(store, 2)], config, store=store, name="tiny", tokenizer_uri=str(tmp_path))
