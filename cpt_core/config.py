@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from cpt_core.errors import ConfigError
+
 Bytes = Annotated[ByteSize, WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}]})]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -254,3 +256,13 @@ class PipelineConfig(Section):
     """Loss on held-out documents."""
     orchestration: OrchestrationConfig = OrchestrationConfig()
     """How the stages are run."""
+
+    def require_training(self) -> TrainingConfig:
+        """The training section.
+
+        Raises:
+            ConfigError: when there is none.
+        """
+        if self.training is None:
+            raise ConfigError("training is missing; add a training section with the key `model`, or use `cpt prepare`")
+        return self.training

@@ -8,14 +8,13 @@ from cpt_core.config import PipelineConfig
 from flows.ending import failing_in_one_line
 from flows.prepare_corpus import prepare
 from flows.train_model import train
-from tasks.training import training_section
 
 
 @flow(name="cpt", flow_run_name="{config.name}", persist_result=False)
 @failing_in_one_line
 def continued_pretraining(config: PipelineConfig) -> dict[str, Any]:
     """Discover, tokenize, index, pack, train, evaluate."""
-    training_section(config)
+    config.require_training()
     prepared = prepare(config)
     trained = train(prepared, config)
     return {**prepared.summary(), **trained.summary()}

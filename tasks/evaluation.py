@@ -15,7 +15,6 @@ from cpt_core.evaluation.stage import evaluation_key_parts
 from cpt_core.storage import Store
 from tasks.prepared import Prepared
 from tasks.progress import StageProgress
-from tasks.training import training_section
 
 STAGE = "evaluation"
 
@@ -30,7 +29,7 @@ def score_held_out_rows(
         model_uri,
         prepared.held_out_rows,
         config.evaluation,
-        training_section(config),
+        config.require_training(),
         revision=revision,
         store=Store(config.store_uri),
         name=f"{config.name}-{which}",
@@ -41,7 +40,7 @@ def score_held_out_rows(
 
 def evaluate_base(prepared: Prepared, config: PipelineConfig) -> Artifact | None:
     """Losses of the base model, or None when nothing is held out."""
-    training = training_section(config)
+    training = config.require_training()
     return _evaluate(training.model, training.revision, "base", prepared, config)
 
 
@@ -54,7 +53,7 @@ def find_losses(model_folder: Path, which: str, prepared: Prepared, config: Pipe
     """Losses that are in the store already; None also when nothing is held out."""
     if not prepared.held_out_rows:
         return None
-    key_parts = evaluation_key_parts(model_folder, prepared.held_out_rows, config.evaluation, training_section(config))
+    key_parts = evaluation_key_parts(model_folder, prepared.held_out_rows, config.evaluation, config.require_training())
     return find(Store(config.store_uri), EVALUATION_STAGE, f"{config.name}-{which}", key_parts)
 
 

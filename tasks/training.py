@@ -8,8 +8,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from cpt_core.artifacts import Artifact
-from cpt_core.config import PipelineConfig, TrainingConfig
-from cpt_core.errors import ConfigError
+from cpt_core.config import PipelineConfig
 from cpt_core.storage import Store
 from cpt_core.training import plan_steps, train_model
 from tasks.prepared import Prepared
@@ -22,7 +21,7 @@ STEPS_BETWEEN_LOG_LINES = 10
 @task(name="train", task_run_name="train {config.name}", cache_policy=NO_CACHE, persist_result=False)
 def train_on_rows(prepared: Prepared, config: PipelineConfig) -> State[Any] | Artifact:
     """Packed rows and a base model -> a further-trained model. The state is named Cached when the store had it."""
-    training = training_section(config)
+    training = config.require_training()
     steps = plan_steps(sum(artifact.counts["rows"] for artifact in prepared.train_rows), training).steps_total
     progress = StageProgress(STAGE, steps, "steps")
     log = get_run_logger()
@@ -48,17 +47,6 @@ def train_on_rows(prepared: Prepared, config: PipelineConfig) -> State[Any] | Ar
 def train_corpus(prepared: Prepared, config: PipelineConfig) -> Artifact:
     """The trained model."""
     return cast(Artifact, train_on_rows(prepared, config, return_state=True).result())
-
-
-def training_section(config: PipelineConfig) -> TrainingConfig:
-    """The training section.
-
-    Raises:
-        ConfigError: when the configuration has none.
-    """
-    if config.training is None:
-        raise ConfigError("training is missing; add a training section with the key `model`, or use `cpt prepare`")
-    return config.training
 
 
 def describe_step(metrics: dict[str, Any]) -> str:

@@ -37,6 +37,4 @@ def packed(config: PipelineConfig) -> list[Artifact]:
         config.packing.group_size_tokens,
         store=store,
     )
-    return [
-        pack_group(group, config.packing, index=index, pad_id=tokenizer.pad_id, store=store) for group in groups
-    ]
+    return [pack_group(group, config.packing, index=index, pad_id=tokenizer.pad_id, store=store) for group in groups]

@@ -49,16 +49,22 @@ def cluster_environments(launcher: LauncherConfig, base: Environment, *, num_cor
     Raises:
         ConfigError: naming every variable that is missing, malformed or contradicts the configuration.
     """
-    problems = _cluster_problems(launcher, base)
-    if problems:
-        raise ConfigError(
-            f"training.launcher.kind is env: {'; '.join(problems)}. "
-            "Start the same command once a node with WORLD_SIZE (number of nodes), RANK (this node, from 0), "
-            "MASTER_ADDR and MASTER_PORT, or use kind local"
-        )
+    _require_cluster(launcher, base)
     meeting_point = {name: base[name] for name in ("MASTER_ADDR", "MASTER_PORT")}
     common = _common(launcher, base, num_cores)
     return [common | meeting_point | ranks for ranks in _ranks(launcher, node=int(base["RANK"]))]
+
+
+def node_rank(launcher: LauncherConfig, base: Environment) -> int:
+    """Which node this is, from 0; always 0 when the launcher starts the whole job from one place.
+
+    Raises:
+        ConfigError: when the cluster's variables do not fit the configuration.
+    """
+    if launcher.kind != "env":
+        return 0
+    _require_cluster(launcher, base)
+    return int(base["RANK"])
 
 
 def extensions_folder(launcher: LauncherConfig, base: Environment) -> Path:
@@ -96,6 +102,16 @@ def _ranks(launcher: LauncherConfig, node: int) -> list[dict[str, str]]:
         }
         for local_rank in range(launcher.processes_per_node)
     ]
+
+
+def _require_cluster(launcher: LauncherConfig, base: Environment) -> None:
+    problems = _cluster_problems(launcher, base)
+    if problems:
+        raise ConfigError(
+            f"training.launcher.kind is env: {'; '.join(problems)}. "
+            "Start the same command once a node with WORLD_SIZE (number of nodes), RANK (this node, from 0), "
+            "MASTER_ADDR and MASTER_PORT, or use kind local"
+        )
 
 
 def _cluster_problems(launcher: LauncherConfig, base: Environment) -> list[str]:

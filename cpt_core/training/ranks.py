@@ -13,6 +13,7 @@ from typing import TypeVar
 import deepspeed
 import torch
 import torch.distributed
+from torch.distributed import distributed_c10d
 
 Shared = TypeVar("Shared")
 
@@ -50,7 +51,10 @@ class Ranks:
 def join_ranks(device: torch.device, timeout_seconds: int) -> Ranks:
     """Meet all other processes of the job; DeepSpeed must do it, or ZeRO-3 would see a world of one."""
     backend = "nccl" if device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout_seconds), auto_mpi_discovery=False)
+    timeout = timedelta(seconds=timeout_seconds)
+    # DeepSpeed works on groups of its own, and torch would give those its default of 10 or 30 minutes.
+    vars(distributed_c10d).update(default_pg_timeout=timeout, default_pg_nccl_timeout=timeout)
+    deepspeed.init_distributed(backend, timeout=timeout, auto_mpi_discovery=False)
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
 
 

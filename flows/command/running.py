@@ -6,9 +6,9 @@ import typer
 
 from cpt_core.config import PipelineConfig, TrainingConfig
 from cpt_core.config_file import load_config
-from cpt_core.errors import ConfigError, CptError
+from cpt_core.errors import CptError
 from cpt_core.launching.compiler import extension_is_built, extension_is_needed, require_compiler
-from cpt_core.launching.environment import current_environment
+from cpt_core.launching.environment import current_environment, node_rank
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import print_json, print_run, want_json
 from flows.command.progress_screen import Screen, progress_screen
@@ -24,41 +24,41 @@ def register(app: typer.Typer) -> None:
 
 def run(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """The whole job in this process, on a Prefect server of its own: data, training, evaluation."""
+    want_json(as_json)
+    loaded = load_config(config, overrides)
+    loaded.require_training()
     from flows.continued_pretraining import continued_pretraining
 
-    _execute(continued_pretraining, config, overrides, as_json, with_training=True)
+    _execute(continued_pretraining, loaded, as_json, with_training=True)
 
 
 def prepare(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """The data stages: discover, tokenize, index, pack."""
+    want_json(as_json)
+    loaded = load_config(config, overrides)
     from flows.prepare_corpus import prepare_corpus
 
-    _execute(prepare_corpus, config, overrides, as_json, with_training=False)
+    _execute(prepare_corpus, loaded, as_json, with_training=False)
 
 
 def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Training and evaluation on the packed rows of the configuration."""
+    want_json(as_json)
+    loaded = load_config(config, overrides)
+    if node_rank(loaded.require_training().launcher, current_environment()) > 0:
+        _join(loaded, as_json)
+        return
     from flows.train_model import train_model
 
-    _execute(train_model, config, overrides, as_json, with_training=True)
+    _execute(train_model, loaded, as_json, with_training=True)
 
 
 def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Tokenize one shard, such as gsm8k-train-00003, alone."""
-    from cpt_core.discovery import discover_sources
-    from cpt_core.storage import Store
-    from cpt_core.tokenization import load_tokenizer, tokenize_shard
+    from tasks.alone import tokenize_one
 
     want_json(as_json)
-    loaded = load_config(config, overrides)
-    store = Store(loaded.store_uri)
-    manifest = discover_sources(loaded.discovery, loaded.tokenization.shard_size_bytes, store=store)
-    wanted = next((candidate for candidate in manifest.shards if candidate.name == shard), None)
-    if wanted is None:
-        first, last = manifest.shards[0].name, manifest.shards[-1].name
-        raise ConfigError(f"{shard} is no shard of {config}; its {len(manifest.shards)} shards are {first} to {last}")
-    tokenizer = load_tokenizer(loaded.tokenization)
-    tokens = tokenize_shard(wanted, loaded.tokenization, tokenizer=tokenizer, store=store)
+    tokens = tokenize_one(load_config(config, overrides), shard)
     if as_json:
         print_json({"shard": shard, "is_cached": tokens.is_cached, "uri": tokens.uri, **tokens.counts})
     else:
@@ -67,9 +67,18 @@ def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_
         print(tokens.uri)
 
 
-def _execute(flow: Any, path: str, overrides: list[str] | None, as_json: bool, *, with_training: bool) -> None:
-    want_json(as_json)
-    config = load_config(path, overrides)
+def _join(config: PipelineConfig, as_json: bool) -> None:
+    """A node other than the first: its processes train, the first node runs the flow and evaluates."""
+    from tasks.alone import join_training
+
+    trained = join_training(config)
+    if as_json:
+        print_json(trained.counts)
+    else:
+        print(f"this node's part of the training has ended; model {trained.counts['hf_model_uri']}")
+
+
+def _execute(flow: Any, config: PipelineConfig, as_json: bool, *, with_training: bool) -> None:
     summary = _already_done(config, with_training) or _run_flow(flow, config)
     if as_json:
         print_json(summary)

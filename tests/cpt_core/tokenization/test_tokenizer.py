@@ -98,7 +98,9 @@ def test_an_unusable_tokenizer_is_named(tokenizer_folder, prepare, options, mess
 
 def test_a_hub_id_needs_a_revision_and_an_answering_hub(monkeypatch):
     """What is no folder is a hub id; offline, the failure is one line."""
-    with pytest.raises(ConfigError, match=r"org/name is no folder; expected a folder with tokenizer\.json, or a hub id"):
+    with pytest.raises(
+        ConfigError, match=r"org/name is no folder; expected a folder with tokenizer\.json, or a hub id"
+    ):
         load("org/name")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match="org/name at abc cannot be fetched from the hub") as caught:

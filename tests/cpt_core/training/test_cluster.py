@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cpt_core.launching.environment import free_port
+from cpt_core.config import LauncherConfig
+from cpt_core.launching.environment import free_port, local_environments
 from cpt_core.storage import Store
 
 PROGRAM = """
@@ -40,7 +41,11 @@ def _run_nodes(told: list[dict[str, Any]], cluster: dict[str, str]) -> list[dict
         )
         for node, values in enumerate(told)
     ]
-    return [json.loads(node.communicate(timeout=120)[0]) for node in nodes]
+    try:
+        return [json.loads(node.communicate(timeout=240)[0]) for node in nodes]
+    finally:
+        for started in nodes:
+            started.kill()
 
 
 def test_two_nodes(tmp_path: Path, model_folder: Path, tokenizer_folder: Path, commit_rows: Any) -> None:
@@ -73,3 +78,40 @@ def test_two_nodes(tmp_path: Path, model_folder: Path, tokenizer_folder: Path, c
 
     (alone,) = _run_nodes([{**told, "config": {**config, "seed": 2}}], {**cluster, "WORLD_SIZE": "1"})
     assert "WORLD_SIZE is 1, expected num_nodes = 2" in alone["error"]
+
+
+LOST_RANK = """
+import os, sys, time
+os.environ["DS_ACCELERATOR"] = "cpu"
+import torch, torch.distributed
+from cpt_core.training.ranks import join_ranks
+ranks = join_ranks(torch.device("cpu"), 5)
+if ranks.is_first:
+    started = time.monotonic()
+    try:
+        torch.distributed.new_group([0, 1])
+    except torch.distributed.DistStoreError:
+        print("gave up" if time.monotonic() - started < 20 else "late")
+    sys.stdout.flush()
+else:
+    time.sleep(10)
+os._exit(0)
+"""
+
+
+def test_a_lost_rank_is_given_up_in_time() -> None:
+    """The timeout also holds for the groups that DeepSpeed makes for itself."""
+    search_path = os.pathsep.join(filter(None, sys.path))
+    meeting_point = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    (launched,) = local_environments(LauncherConfig(), os.environ, port=1, num_cores=1)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOST_RANK],
+            env={**launched, **meeting_point, "RANK": str(rank), "PYTHONPATH": search_path},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=120)[0].splitlines()[-1:] for rank in ranks]
+    assert said[0] == ["gave up"]

@@ -1,0 +1,126 @@
+"""The whole job: text becomes a further-trained model that loads and generates."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY, SHARED
+from tests.flows.homes import new_home
+
+CPT = str(Path(sys.executable).parent / "cpt")
+
+
+@pytest.fixture
+def run(home_with_schema, tmp_path):
+    """`cpt run` on a configuration; its JSON object and its progress."""
+    environment = os.environ | {"CPT_HOME": str(new_home(home_with_schema, tmp_path / "home"))}
+
+    def run_command(config: dict) -> tuple[dict, str]:
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        result = subprocess.run(
+            [CPT, "run", "config.yaml", "--json"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=550,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout), result.stderr
+
+    return run_command
+
+
+def generates(model_folder: str, prompt: str) -> str:
+    """What the exported folder continues a prompt with, through the ordinary transformers classes."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(model_folder), AutoTokenizer.from_pretrained(model_folder)
+    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    output = model.generate(**inputs, max_new_tokens=20, do_sample=False, pad_token_id=1)
+    return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
+
+
+def test_text_becomes_a_better_model_and_the_second_run_is_done(run, tmp_path):
+    """Source code of this repository continues the demo's base model with two ranks; then all is in the store."""
+    documents = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "cpt_core").rglob("*.py"))]
+    lines = [json.dumps({"text": document}) for document in documents]
+    (tmp_path / "code.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    base = str(REPOSITORY / "deployments/models/demo-base")
+    config = {
+        "name": "end-to-end",
+        "store_uri": "store",
+        "discovery": {"sources": [{"name": "code", "uris": ["code.jsonl"], "held_out_fraction": 0.2}]},
+        "tokenization": {"tokenizer": base, "shard_size_bytes": "64KB"},
+        "packing": {"row_len_tokens": 256},
+        "training": {
+            "model": base,
+            "max_steps": 8,
+            "global_batch_rows": 8,
+            "micro_batch_rows": 2,
+            "learning_rate": 1.0e-3,
+            "warmup_steps": 2,
+            "zero_stage": 3,
+            "precision": "fp32",
+            "launcher": {"processes_per_node": 2},
+        },
+    }
+    summary, progress = run(config)
+    assert (summary["steps"], summary["world_size"], summary["num_nodes"]) == (8, 2, 1)
+    assert summary["shards_total"] > 2
+    loss = summary["held_out_loss"]["code"]
+    assert loss["after"] < loss["before"] - 0.1
+    assert "training      8 steps by 2 processes; loss" in progress
+    assert generates(summary["hf_model_uri"], "def load_config(path: str)")
+
+    again, progress = run(config)
+    assert progress == "every stage is in the store already: nothing to do\n"
+    assert again["held_out_loss"] == summary["held_out_loss"]
+    assert (again["shards_cached"], again["is_cached"]) == (summary["shards_total"], True)
+
+
+def test_a_real_model_is_continued_on_gsm8k(run):
+    """Where the real parts are at hand: stories260K learns grade-school mathematics from 7,473 problems."""
+    if not SHARED.is_dir():
+        return
+    model = str(SHARED / "models/stories260K-hf")
+    summary, _ = run(
+        {
+            "name": "gsm8k",
+            "store_uri": "store",
+            "discovery": {
+                "sources": [
+                    {"name": "gsm8k-train", "uris": [str(SHARED / "corpora/gsm8k-train.jsonl")]},
+                    {
+                        "name": "gsm8k-test",
+                        "uris": [str(SHARED / "corpora/gsm8k-test.jsonl.gz")],
+                        "held_out_fraction": 1.0,
+                    },
+                ]
+            },
+            "tokenization": {"tokenizer": model, "shard_size_bytes": "1MB"},
+            "packing": {"row_len_tokens": 512},
+            "training": {
+                "model": model,
+                "max_steps": 30,
+                "global_batch_rows": 16,
+                "learning_rate": 2.0e-3,
+                "warmup_steps": 5,
+                "zero_stage": 2,
+                "precision": "fp32",
+                "gradient_checkpointing": False,
+                "launcher": {"processes_per_node": 2},
+            },
+        }
+    )
+    assert (summary["documents_in"], summary["documents_quarantined"], summary["shards_total"]) == (8792, 0, 6)
+    assert summary["padding_fraction"] < 0.02
+    loss = summary["held_out_loss"]["gsm8k-test"]
+    assert loss["after"] < loss["before"] - 0.5
+    assert generates(summary["hf_model_uri"], "Tom has 3 apples.")
