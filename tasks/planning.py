@@ -24,12 +24,13 @@ from cpt_core.storage import Store
 from cpt_core.tokenization import TextTokenizer, load_tokenizer, require_few_bad_lines, token_key_parts
 from cpt_core.tokenization.shard import STAGE as TOKENS_STAGE
 from cpt_core.training import find_trained, plan_steps, training_key_parts
-from tasks.evaluation import find_losses
-from tasks.indexing import tokenized_shards
-from tasks.packing import pack_groups
+from tasks.evaluation import describe_losses, find_losses
+from tasks.indexing import describe_index, tokenized_shards
+from tasks.packing import describe_packed, pack_groups
 from tasks.prepared import Prepared
-from tasks.tokenization import first_of_each_key
+from tasks.tokenization import describe_tokens, first_of_each_key
 from tasks.trained import Trained
+from tasks.training import describe_training
 
 BYTES_PER_TOKEN = 3.5
 """Guess for text that is not tokenized yet, as measured on English text and code with a vocabulary of 128k."""
@@ -74,6 +75,19 @@ class RunPlan:
     def to_do(self) -> list[PlannedUnit]:
         """Everything that is not cached."""
         return [unit for unit in self.units if unit.status != "cached"]
+
+    def stage_lines(self) -> list[tuple[str, str]]:
+        """(stage, what is there) of every stage that is complete."""
+        lines = []
+        if self.prepared is not None:
+            lines.append(("tokenization", describe_tokens(self.prepared.tokens)))
+            lines.append(("indexing", describe_index(self.prepared.index)))
+            lines.append(("packing", describe_packed(self.prepared.packed)))
+        if self.trained is not None:
+            lines.append(("training", describe_training(self.trained.model)))
+            for which, losses in (("base", self.trained.base_losses), ("trained", self.trained.trained_losses)):
+                lines += [("evaluation", describe_losses(losses, which))] if losses else []
+        return lines
 
     def summary(self) -> dict[str, Any]:
         """Plain values for ``--json``."""

@@ -47,10 +47,9 @@ class Screen:
         """One permanent line."""
         self._console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def lines(self, texts: list[str]) -> None:
-        """Several permanent lines."""
-        for text in texts:
-            self.line(text)
+    def stage(self, stage: str, text: str) -> None:
+        """One permanent line about a stage."""
+        self.line(f"{stage:<13} {text}")
 
     def show(self, state: "StageState") -> None:
         """A stage has moved."""
@@ -61,7 +60,7 @@ class Screen:
                 self._move(state)
             elif state.detail and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
                 self._last_line = time.monotonic()
-                self.line(f"{state.stage:<13} {state.done}/{state.total} {state.unit}: {state.detail}")
+                self.stage(state.stage, f"{state.done}/{state.total} {state.unit}: {state.detail}")
 
     def _move(self, state: "StageState") -> None:
         if state.stage not in self._tasks:
@@ -72,7 +71,7 @@ class Screen:
         bar = self._tasks.pop(state.stage, None)
         if bar is not None:
             self._bars.remove_task(bar)
-        self.line(f"{state.stage:<13} {state.detail}")
+        self.stage(state.stage, state.detail)
 
 
 @contextmanager

@@ -94,6 +94,8 @@ def _already_done(config: PipelineConfig, with_training: bool) -> dict[str, Any]
     if plan.to_do() or plan.prepared is None:
         return None
     with progress_screen() as screen:
+        for stage, line in plan.stage_lines():
+            screen.stage(stage, line)
         screen.line("every stage is in the store already: nothing to do")
     trained = plan.trained.summary() if plan.trained else {}
     return {**plan.prepared.summary(), **trained}

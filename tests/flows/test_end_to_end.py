@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.serving.prefect_server import free_port
 from tests.conftest import REPOSITORY, SHARED
 from tests.flows.homes import new_home
 
@@ -16,25 +17,29 @@ CPT = str(Path(sys.executable).parent / "cpt")
 
 
 @pytest.fixture
-def run(home_with_schema, tmp_path):
-    """`cpt run` on a configuration; its JSON object and its progress."""
+def cpt(home_with_schema, tmp_path):
+    """Start the command on a configuration, in a home and a folder of its own."""
     environment = os.environ | {"CPT_HOME": str(new_home(home_with_schema, tmp_path / "home"))}
 
-    def run_command(config: dict) -> tuple[dict, str]:
+    def start(subcommand: str, config: dict, **variables: str) -> subprocess.Popen[str]:
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        result = subprocess.run(
-            [CPT, "run", "config.yaml", "--json"],
+        return subprocess.Popen(
+            [CPT, subcommand, "config.yaml", "--json"],
             cwd=tmp_path,
-            env=environment,
-            capture_output=True,
+            env=environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=550,
-            check=False,
         )
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout), result.stderr
 
-    return run_command
+    return start
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[dict, str]:
+    """The JSON object and the progress of a command that ends well."""
+    stdout, stderr = process.communicate(timeout=550)
+    assert process.returncode == 0, stderr
+    return json.loads(stdout), stderr
 
 
 def generates(model_folder: str, prompt: str) -> str:
@@ -47,13 +52,14 @@ def generates(model_folder: str, prompt: str) -> str:
     return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
 
 
-def test_text_becomes_a_better_model_and_the_second_run_is_done(run, tmp_path):
-    """Source code of this repository continues the demo's base model with two ranks; then all is in the store."""
+@pytest.fixture
+def code_config(tmp_path) -> dict:
+    """Source code of this repository continues the demo's base model."""
     documents = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "cpt_core").rglob("*.py"))]
     lines = [json.dumps({"text": document}) for document in documents]
     (tmp_path / "code.jsonl").write_text("\n".join(lines), encoding="utf-8")
     base = str(REPOSITORY / "deployments/models/demo-base")
-    config = {
+    return {
         "name": "end-to-end",
         "store_uri": "store",
         "discovery": {"sources": [{"name": "code", "uris": ["code.jsonl"], "held_out_fraction": 0.2}]},
@@ -71,7 +77,11 @@ def test_text_becomes_a_better_model_and_the_second_run_is_done(run, tmp_path):
             "launcher": {"processes_per_node": 2},
         },
     }
-    summary, progress = run(config)
+
+
+def test_text_becomes_a_better_model_and_the_second_run_is_done(cpt, code_config):
+    """Two ranks, ZeRO-3, loss before and after, a folder that generates; then all is in the store."""
+    summary, progress = finish(cpt("run", code_config))
     assert (summary["steps"], summary["world_size"], summary["num_nodes"]) == (8, 2, 1)
     assert summary["shards_total"] > 2
     loss = summary["held_out_loss"]["code"]
@@ -79,46 +89,63 @@ def test_text_becomes_a_better_model_and_the_second_run_is_done(run, tmp_path):
     assert "training      8 steps by 2 processes; loss" in progress
     assert generates(summary["hf_model_uri"], "def load_config(path: str)")
 
-    again, progress = run(config)
-    assert progress == "every stage is in the store already: nothing to do\n"
+    again, progress = finish(cpt("run", code_config))
+    assert progress.endswith("every stage is in the store already: nothing to do\n")
+    assert "training      cached; loss" in progress
     assert again["held_out_loss"] == summary["held_out_loss"]
     assert (again["shards_cached"], again["is_cached"]) == (summary["shards_total"], True)
 
 
-def test_a_real_model_is_continued_on_gsm8k(run):
+def test_a_cluster_starts_the_same_command_on_every_node(cpt, code_config):
+    """Launcher env: after `cpt prepare`, two nodes run `cpt train`; the first evaluates, both name one model."""
+    code_config["training"] |= {"max_steps": 2, "launcher": {"kind": "env", "num_nodes": 2}}
+    too_early = cpt("train", code_config, WORLD_SIZE="2", RANK="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+    assert "run `cpt prepare CONFIG` once before" in too_early.communicate(timeout=100)[1]
+    assert too_early.returncode == 2
+
+    finish(cpt("prepare", code_config))
+    meeting_point = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    nodes = [cpt("train", code_config, RANK=str(rank), **meeting_point) for rank in (0, 1)]
+    (first, _), (second, _) = (finish(node) for node in nodes)
+    assert (first["steps"], first["num_nodes"], first["world_size"]) == (2, 2, 2)
+    assert first["hf_model_uri"] == second["hf_model_uri"]
+    assert list(first["held_out_loss"]) == ["code"]
+    assert "held_out_loss" not in second
+
+
+def test_a_real_model_is_continued_on_gsm8k(cpt):
     """Where the real parts are at hand: stories260K learns grade-school mathematics from 7,473 problems."""
     if not SHARED.is_dir():
         return
     model = str(SHARED / "models/stories260K-hf")
-    summary, _ = run(
-        {
-            "name": "gsm8k",
-            "store_uri": "store",
-            "discovery": {
-                "sources": [
-                    {"name": "gsm8k-train", "uris": [str(SHARED / "corpora/gsm8k-train.jsonl")]},
-                    {
-                        "name": "gsm8k-test",
-                        "uris": [str(SHARED / "corpora/gsm8k-test.jsonl.gz")],
-                        "held_out_fraction": 1.0,
-                    },
-                ]
-            },
-            "tokenization": {"tokenizer": model, "shard_size_bytes": "1MB"},
-            "packing": {"row_len_tokens": 512},
-            "training": {
-                "model": model,
-                "max_steps": 30,
-                "global_batch_rows": 16,
-                "learning_rate": 2.0e-3,
-                "warmup_steps": 5,
-                "zero_stage": 2,
-                "precision": "fp32",
-                "gradient_checkpointing": False,
-                "launcher": {"processes_per_node": 2},
-            },
-        }
-    )
+    config = {
+        "name": "gsm8k",
+        "store_uri": "store",
+        "discovery": {
+            "sources": [
+                {"name": "gsm8k-train", "uris": [str(SHARED / "corpora/gsm8k-train.jsonl")]},
+                {
+                    "name": "gsm8k-test",
+                    "uris": [str(SHARED / "corpora/gsm8k-test.jsonl.gz")],
+                    "held_out_fraction": 1.0,
+                },
+            ]
+        },
+        "tokenization": {"tokenizer": model, "shard_size_bytes": "1MB"},
+        "packing": {"row_len_tokens": 512},
+        "training": {
+            "model": model,
+            "max_steps": 30,
+            "global_batch_rows": 16,
+            "learning_rate": 2.0e-3,
+            "warmup_steps": 5,
+            "zero_stage": 2,
+            "precision": "fp32",
+            "gradient_checkpointing": False,
+            "launcher": {"processes_per_node": 2},
+        },
+    }
+    summary, _ = finish(cpt("run", config))
     assert (summary["documents_in"], summary["documents_quarantined"], summary["shards_total"]) == (8792, 0, 6)
     assert summary["padding_fraction"] < 0.02
     loss = summary["held_out_loss"]["gsm8k-test"]

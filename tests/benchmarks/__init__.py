@@ -1,0 +1,1 @@
+"""Speed and padding, measured: ``make bench``."""
