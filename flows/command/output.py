@@ -5,9 +5,6 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from cpt_core.errors import CptError, ShardsFailedError
 
 if TYPE_CHECKING:  # Prefect takes a second to import, and reads its settings when it does
@@ -41,88 +38,65 @@ def print_error(error: CptError) -> None:
 
 def print_run(summary: dict[str, Any]) -> None:
     """The result of a run on one screen."""
-    console = Console(highlight=False)
-    if "shards_total" in summary:
-        console.print(data_table(summary))
+    lines = data_lines(summary) if "shards_total" in summary else []
     if "hf_model_uri" in summary:
-        console.print(training_table(summary))
+        lines += training_lines(summary)
     if summary.get("held_out_loss"):
-        console.print(loss_table(summary["held_out_loss"]))
+        lines += loss_lines(summary["held_out_loss"])
     if "hf_model_uri" in summary:
-        console.print(f"model  {summary['hf_model_uri']}", soft_wrap=True)
+        lines.append(f"{'model':<13} {summary['hf_model_uri']}")
+    print("\n".join(lines))
 
 
-def data_table(summary: dict[str, Any]) -> Table:
+def data_lines(summary: dict[str, Any]) -> list[str]:
     """Documents, tokens and rows."""
-    table = _pairs()
-    table.add_row(
-        "shards",
-        f"{summary['shards_total']} ({summary['shards_computed']} computed, {summary['shards_cached']} cached)",
-    )
-    table.add_row(
-        "documents",
-        f"{summary['documents_in']:,} in = {summary['documents_out']:,} out"
-        f" + {summary['documents_quarantined']:,} quarantined",
-    )
     in_rows = summary["tokens"] - summary["tokens_dropped"]
-    table.add_row(
-        "tokens", f"{summary['tokens']:,} in = {in_rows:,} in rows + {summary['tokens_dropped']:,} dropped by policy"
-    )
-    table.add_row(
-        "rows",
-        f"{summary['rows']:,} of {summary['row_len_tokens']:,} tokens, padding {summary['padding_fraction']:.2%},"
-        f" {summary['documents_split']:,} documents longer than a row",
-    )
-    return table
+    pairs = {
+        "shards": f"{summary['shards_total']} ({summary['shards_computed']} computed, {summary['shards_cached']} cached)",
+        "documents": f"{summary['documents_in']:,} in = {summary['documents_out']:,} out"
+        f" + {summary['documents_quarantined']:,} quarantined",
+        "tokens": f"{summary['tokens']:,} in = {in_rows:,} in rows + {summary['tokens_dropped']:,} dropped by policy",
+        "rows": f"{summary['rows']:,} of {summary['row_len_tokens']:,} tokens, padding"
+        f" {summary['padding_fraction']:.2%}, {summary['documents_split']:,} documents split",
+    }
+    return [f"{name:<13} {text}" for name, text in pairs.items()]
 
 
-def training_table(summary: dict[str, Any]) -> Table:
+def training_lines(summary: dict[str, Any]) -> list[str]:
     """Steps and speed."""
-    table = _pairs()
     cached = ", cached" if summary["is_cached"] else ""
     resumed = f", resumed from step {summary['resumed_from_step']}" if summary["resumed_from_step"] else ""
-    table.add_row("steps", f"{summary['steps']:,} ({summary['world_size']} processes{resumed}{cached})")
     speed = f" at {summary['tokens_per_second']:,.0f} tokens/s" if summary["tokens_per_second"] else ""
     mfu = f", MFU {summary['mfu']:.1%}" if summary["mfu"] is not None else ""
-    table.add_row("trained on", f"{summary['tokens_seen']:,} tokens{speed}{mfu}")
-    return table
+    return [
+        f"{'steps':<13} {summary['steps']:,} ({summary['world_size']} processes{resumed}{cached})",
+        f"{'trained on':<13} {summary['tokens_seen']:,} tokens{speed}{mfu}",
+    ]
 
 
-def loss_table(held_out_loss: dict[str, dict[str, float]]) -> Table:
+def loss_lines(held_out_loss: dict[str, dict[str, float]]) -> list[str]:
     """Held-out loss before and after, by source."""
-    table = Table("held-out loss", box=None, pad_edge=False)
-    for column in ("before", "after", "change"):
-        table.add_column(column, justify="right")
+    width = max(13, *(len(source) for source in held_out_loss))
+    lines = [f"{'held-out loss':<{width}}   before    after   change"]
     for source, loss in held_out_loss.items():
         change = loss["after"] - loss["before"]
-        table.add_row(source, f"{loss['before']:.4f}", f"{loss['after']:.4f}", f"{change:+.4f}")
-    return table
+        lines.append(f"{source:<{width}} {loss['before']:8.4f} {loss['after']:8.4f} {change:+8.4f}")
+    return lines
 
 
 def print_plan(plan: "RunPlan") -> None:
     """Stages with their counts, then what would be computed and why."""
-    console = Console(highlight=False)
-    stages = list(dict.fromkeys(unit.stage for unit in plan.units))
-    table = Table("stage", box=None, pad_edge=False)
-    for column in ("cached", "compute", "waits"):
-        table.add_column(column, justify="right")
-    for stage in stages:
+    print(f"{'stage':<13}   cached  compute    waits")
+    for stage in dict.fromkeys(unit.stage for unit in plan.units):
         statuses = [unit.status for unit in plan.units if unit.stage == stage]
-        table.add_row(stage, *(str(statuses.count(status)) for status in ("cached", "compute", "waits")))
-    console.print(table)
+        print(f"{stage:<13}", *(f"{statuses.count(status):8}" for status in ("cached", "compute", "waits")))
     about = "" if plan.tokens_are_exact else "about "
-    steps = f", {plan.steps:,} steps" if plan.steps is not None else ""
-    console.print(f"{about}{plan.tokens:,} tokens, {about}{plan.rows:,} rows{steps}")
+    steps = f", {about}{plan.steps:,} steps" if plan.steps is not None else ""
+    print(f"{about}{plan.tokens:,} tokens, {about}{plan.rows:,} training rows{steps}")
     to_do = plan.to_do()
     for unit in to_do[:UNITS_SHOWN]:
-        console.print(f"  {unit.status} {unit.stage} {unit.name}: {unit.why}", soft_wrap=True, markup=False)
+        print(f"  {unit.status} {unit.stage} {unit.name}: {unit.why}")
     if len(to_do) > UNITS_SHOWN:
-        console.print(f"  … and {len(to_do) - UNITS_SHOWN} more; `--json` lists all")
+        print(f"  … and {len(to_do) - UNITS_SHOWN} more; `--json` lists all")
     if not to_do:
-        console.print("nothing to do")
-
-
-def _pairs() -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(min_width=13)
-    return table
+        print("nothing to do")
