@@ -52,7 +52,8 @@ def data_lines(summary: dict[str, Any]) -> list[str]:
     """Documents, tokens and rows."""
     in_rows = summary["tokens"] - summary["tokens_dropped"]
     pairs = {
-        "shards": f"{summary['shards_total']} ({summary['shards_computed']} computed, {summary['shards_cached']} cached)",
+        "shards": f"{summary['shards_total']} ({summary['shards_computed']} computed,"
+        f" {summary['shards_cached']} cached)",
         "documents": f"{summary['documents_in']:,} in = {summary['documents_out']:,} out"
         f" + {summary['documents_quarantined']:,} quarantined",
         "tokens": f"{summary['tokens']:,} in = {in_rows:,} in rows + {summary['tokens_dropped']:,} dropped by policy",
