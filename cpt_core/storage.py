@@ -51,16 +51,18 @@ def expand(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     system, path = _filesystem(uri)
     try:
         if any(character in path for character in _GLOB_CHARACTERS) and not system.exists(path):
-            found = [info for info in system.glob(path, detail=True).values() if info["type"] == "file"]
+            found = list(system.glob(path, detail=True).values())
         elif system.isdir(path):
             found = [info for name, info in system.find(path, detail=True).items() if name.endswith(suffixes)]
         else:
             found = [system.info(path)]
+            if found[0]["type"] != "file":
+                raise InputError(f"{uri}: is no regular file; expected a file, a directory or a glob")
     except FileNotFoundError:
         return []
     except OSError as error:
         raise InputError(f"{uri}: cannot be listed: {error}; check the path and its permissions") from error
-    stats = [_file_stat(system, info) for info in found]
+    stats = [_file_stat(system, info) for info in found if info["type"] == "file"]
     return sorted(stats, key=lambda stat: os.fsencode(stat.uri))
 
 

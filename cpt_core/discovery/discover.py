@@ -7,10 +7,9 @@ one unreadable file does not stop the others.
 Never: treats an empty match as an empty corpus.
 """
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-
-import orjson
 
 from cpt_core.config import DiscoveryConfig, SourceConfig
 from cpt_core.discovery.identify import IdentifiedFile, identify_file, memory_key
@@ -93,7 +92,7 @@ def _known(memory: dict[str, IdentifiedFile], stat: FileStat) -> IdentifiedFile 
 
 def _recall(store: Store, name: str) -> dict[str, IdentifiedFile]:
     try:
-        remembered = [IdentifiedFile.from_json(values) for values in orjson.loads(store.read_bytes(name))]
+        remembered = [IdentifiedFile.from_json(values) for values in json.loads(store.read_bytes(name))]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}  # a memory that is absent or damaged only costs a second reading
     return {file.stat.uri: file for file in remembered}
@@ -101,4 +100,4 @@ def _recall(store: Store, name: str) -> dict[str, IdentifiedFile]:
 
 def _remember(store: Store, name: str, memory: dict[str, IdentifiedFile]) -> None:
     kept = [memory[uri].as_json() for uri in sorted(memory) if memory[uri].problem is None]
-    store.replace(name, orjson.dumps(kept))
+    store.replace(name, json.dumps(kept).encode())  # escapes file names that are not UTF-8

@@ -38,9 +38,12 @@ class PackGroup:
 
     @property
     def name(self) -> str:
-        """Readable name, such as ``gsm8k-train-00000``, or ``gsm8k-train-held-out-00000`` for a part held out."""
+        """Readable name, such as ``gsm8k-00000``, or ``gsm8k+held-out-00000`` for a part that is held out.
+
+        The plus sign is no character of source names, so that no two groups of a run share a name.
+        """
         is_part = self.split == HELD_OUT and self.held_out_fraction < 1.0
-        return f"{self.source}{'-held-out' if is_part else ''}-{self.ordinal:05d}"
+        return f"{self.source}{'+held-out' if is_part else ''}-{self.ordinal:05d}"
 
 
 def plan_pack_groups(

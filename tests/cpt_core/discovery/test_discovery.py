@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from cpt_core.config import DiscoveryConfig
 from cpt_core.discovery import discover_sources
 from cpt_core.discovery.ranges import cut_targets, line_ranges
-from cpt_core.errors import ConfigError
+from cpt_core.errors import ConfigError, InputError
 from cpt_core.storage import Store
 
 
@@ -119,6 +120,27 @@ def test_sources_on_an_object_store_are_found(tmp_path):
     (shard,) = discover_sources(sources(uri), 50, store=Store(f"memory://{tmp_path.name}/store")).shards
     assert shard.uri == f"memory:///{tmp_path.name}/corpus/a.jsonl"
     assert shard.size_bytes == 14
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.jsonl", "-a.jsonl", "a\nb.jsonl", "\udcff.jsonl", "x" * 249 + ".jsonl", "[a].jsonl"]
+)
+def test_odd_file_names_are_files_like_any_other(tmp_path, store, name):
+    """White space, dashes, line ends, bytes that are no UTF-8, 255 bytes, brackets; remembered like the rest."""
+    write(tmp_path / "corpus" / name)
+    for _ in range(2):
+        manifest = discover_sources(sources(str(tmp_path / "corpus")), 50, store=store)
+        assert [Path(shard.uri).name for shard in manifest.shards] == [name]
+    assert manifest.bytes_read == 0
+
+
+def test_a_pipe_is_not_opened(tmp_path, store):
+    """A FIFO among the files is passed over; named by itself it is refused."""
+    write(tmp_path / "corpus/a.jsonl")
+    os.mkfifo(tmp_path / "corpus/pipe.jsonl")
+    assert len(discover_sources(sources(str(tmp_path / "corpus")), 50, store=store).shards) == 1
+    with pytest.raises(InputError, match="is no regular file"):
+        discover_sources(sources(str(tmp_path / "corpus/pipe.jsonl")), 50, store=store)
 
 
 @given(sizes=st.lists(st.integers(0, 30), max_size=30), shard_size=st.integers(1, 60), last_has_end=st.booleans())

@@ -71,7 +71,7 @@ def test_held_out_documents_and_sources_are_packed_apart(tmp_path, make_config):
         {"name": "b", "uris": [str(tmp_path / "corpus/b.jsonl")], "held_out_fraction": 1.0},
     ]
     found = packed(make_config(discovery={"sources": sources}))
-    assert [artifact.name for artifact in found] == ["a-00000", "a-held-out-00000", "b-00000"]
+    assert [artifact.name for artifact in found] == ["a-00000", "a+held-out-00000", "b-00000"]
     documents = [{piece["document"] for row in rows(artifact) for piece in row["pieces"]} for artifact in found]
     assert documents[0].isdisjoint(documents[1])
     assert documents[0] | documents[1] == set(range(200))
