@@ -1,0 +1,40 @@
+"""The lines of a run, and the same for TensorBoard."""
+
+import json
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cpt_core.config import TrainingConfig
+from cpt_core.training.metrics import MetricsWriter
+
+
+def write(path, steps: list[int], *, steps_done: int, tensorboard: bool = False) -> None:
+    """One attempt that measures these steps."""
+    config = TrainingConfig(model="m", tensorboard=tensorboard)
+    with MetricsWriter(path, attempt=f"from-{steps_done}", steps_done=steps_done, config=config) as writer:
+        for step in steps:
+            writer.write({"step": step, "loss": step / 2, "mfu": None})
+
+
+def test_a_resumed_run_replaces_the_lines_of_steps_that_it_trains_again(tmp_path):
+    """Killed after step 3 with a checkpoint at step 2, and with half a line: every step stands once."""
+    path = tmp_path / "metrics.jsonl"
+    write(path, [1, 2, 3], steps_done=0)
+    path.write_bytes(path.read_bytes() + b'{"step": 4, "lo')
+    write(path, [3, 4], steps_done=2)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["step"], line["attempt"]) for line in lines] == [
+        (1, "from-0"),
+        (2, "from-0"),
+        (3, "from-2"),
+        (4, "from-2"),
+    ]
+
+
+def test_tensorboard_gets_the_same_numbers_when_it_is_wanted(tmp_path):
+    """Scalars by name and step; what was not measured is left out."""
+    write(tmp_path / "metrics.jsonl", [1, 2], steps_done=0, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["loss"]
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 1.0)]
