@@ -49,10 +49,11 @@ def with_absolute_paths(config: PipelineConfig, folder: Path | None = None) -> P
     base = folder or Path.cwd()
 
     def absolute(uri: str) -> str:
-        return uri if "://" in uri else str(base / uri)
+        return uri if "://" in uri else str(base / Path(uri).expanduser())
 
     def absolute_if_there(folder_or_hub_id: str) -> str:
-        return absolute(folder_or_hub_id) if (base / folder_or_hub_id).exists() else folder_or_hub_id
+        folder = absolute(folder_or_hub_id)
+        return folder if Path(folder).exists() else folder_or_hub_id
 
     values = config.model_dump(mode="json")
     values["store_uri"] = absolute(config.store_uri)

@@ -6,6 +6,7 @@ Promise: a published file is complete, durable and never replaced; two writers o
 Never: renames a folder to publish it, trusts a clock, or leaves a half-written file under a final name.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -26,6 +27,7 @@ from cpt_core.errors import InputError, StoreError
 STAGING_FOLDER = ".tmp"
 CHUNK_BYTES = 1 << 20
 _GLOB_CHARACTERS = "*?["
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,9 @@ class Store:
         """A private folder for files under construction; gone afterwards, whatever happens.
 
         For a local store it lies in the store's own file system, so that publishing is a link and not a copy.
+
+        Raises:
+            StoreError: when a file in it cannot be written, as on a full disk.
         """
         if self._is_local:
             folder = Path(self._root, STAGING_FOLDER, _owner_tag())
@@ -175,6 +180,10 @@ class Store:
             folder = Path(tempfile.mkdtemp(prefix="cpt-"))
         try:
             yield folder
+        except OSError as error:
+            if error.errno not in _WRITE_ERRORS:
+                raise
+            raise StoreError(self._write_failure(STAGING_FOLDER, error)) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -71,10 +71,10 @@ def test_prepare_prints_a_screen_for_people(cpt):
     """The conservation law stands on it."""
     result = cpt("prepare", "config.yaml")
     assert result.stdout.splitlines() == [
-        "shards         2 (2 computed, 0 cached)",
-        "documents      3 in = 3 out + 0 quarantined",
-        "tokens         17 in = 17 in rows + 0 dropped by policy",
-        "rows           2 of 16 tokens, padding 46.88%, 0 documents split",
+        "shards        2 (2 computed, 0 cached)",
+        "documents     3 in = 3 out + 0 quarantined",
+        "tokens        17 in = 17 in rows + 0 dropped by policy",
+        "rows          2 of 16 tokens, padding 46.88%, 0 documents split",
     ]
 
 
