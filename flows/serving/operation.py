@@ -66,7 +66,7 @@ def down(home: Path) -> list[str]:
         ServingError: a process cannot be ended.
     """
     state = read_state(home)
-    stopped = [_describe(process.pid, process.name(), state) for process in marked_processes(home)]
+    stopped = [_describe(process.pid, state) for process in marked_processes(home)]
     if state and (supervisor := state.supervisor.process()):
         stop_processes([supervisor], grace_seconds=_SUPERVISOR_STOPS_SECONDS)
     stop_processes(marked_processes(home), grace_seconds=_GRACE_SECONDS)
@@ -144,7 +144,7 @@ def _lives(identity: ProcessId | None) -> bool:
     return identity is not None and identity.process() is not None
 
 
-def _describe(pid: int, program: str, state: ServingState | None) -> str:
+def _describe(pid: int, state: ServingState | None) -> str:
     roles = {
         identity.pid: role
         for role, identity in (
@@ -152,7 +152,7 @@ def _describe(pid: int, program: str, state: ServingState | None) -> str:
         )
         if identity
     }
-    return f"{roles.get(pid, f'flow run process {program}')} (pid {pid})"
+    return f"{roles.get(pid, 'flow run process')} (pid {pid})"
 
 
 @contextmanager

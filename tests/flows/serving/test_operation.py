@@ -102,7 +102,7 @@ def test_down_leaves_nothing_behind(home: Path, served_config: PipelineConfig, u
     children = psutil.Process(state_of(home).supervisor.pid).children(recursive=True)
     stopped = down(home)
     assert sorted(name.split(" (")[0] for name in stopped) == [
-        "flow run process python",
+        "flow run process",
         "server",
         "supervisor",
         "worker",
