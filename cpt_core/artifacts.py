@@ -24,6 +24,7 @@ from cpt_core.storage import Store, sha256_of
 RECORD_NAME = "artifact.json"
 RECORD_VERSION = 1
 KEY_DIGITS_IN_NAME = 8
+_RECORDED = ("stage", "name", "key", "key_parts", "counts", "seconds", "code_version")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def find(store: Store, stage: str, name: str, key_parts: dict[str, Any]) -> Arti
     expected = folder_name(stage, name, key)
     for folder in [expected, *_folders_with(store, stage, key)]:
         artifact = read_record(store, folder)
+        if artifact is None and store.size_bytes(f"{folder}/{RECORD_NAME}") is not None:
+            store.set_aside(folder)
         if artifact is None or artifact.key != key:
             continue
         if not missing_files(store, artifact):
@@ -133,25 +136,23 @@ def folder_name(stage: str, name: str, key: str) -> str:
 
 
 def read_record(store: Store, folder: str) -> Artifact | None:
-    """The artifact in a folder, or None when the folder has no record.
+    """The artifact in a folder, or None when the folder has no record that can be read.
 
     Raises:
-        StoreError: when the record cannot be understood.
+        StoreError: when the record is of another release.
     """
     try:
         record = json.loads(store.read_bytes(f"{folder}/{RECORD_NAME}"))
-    except FileNotFoundError:
+        record_version = record["record_version"]
+        files = {role: StoredFile(**described) for role, described in record["files"].items()}
+        known = {name: record[name] for name in _RECORDED}
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    except ValueError:
-        store.set_aside(folder)
-        return None
-    if record.get("record_version") != RECORD_VERSION:
+    if record_version != RECORD_VERSION:
         raise StoreError(
-            f"{store.uri(folder)}: record version {record.get('record_version')}, expected {RECORD_VERSION}; "
+            f"{store.uri(folder)}: record version {record_version}, expected {RECORD_VERSION}; "
             "use the release that wrote it, or another store_uri"
         )
-    files = {role: StoredFile(**described) for role, described in record["files"].items()}
-    known = {name: record[name] for name in ("stage", "name", "key", "key_parts", "counts", "seconds", "code_version")}
     return Artifact(**known, files=files, folder=folder, store_uri=store.root_uri)
 
 

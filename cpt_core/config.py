@@ -57,7 +57,7 @@ class DiscoveryConfig(Section):
     """The corpora, each packed apart from the others."""
     fingerprint_inputs: Literal["content", "stat"] = "content"
     """content: an input is identified by the sha256 of its bytes. stat: by path, size and modification time,
-    for corpora too large to be read twice."""
+    for corpora too large to be read twice; line numbers then count from the start of a cut file's shard."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

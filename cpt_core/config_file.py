@@ -74,7 +74,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; expected the path of a YAML configuration") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: is a YAML {type(values).__name__}, expected a mapping with the key `name`")
@@ -91,7 +91,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         target = _child(target, parent, ".".join(parents[: position + 1]))
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {override}: the value {text!r} is not valid YAML") from None
     if isinstance(target, list):
         target[_list_position(target, last, key)] = value

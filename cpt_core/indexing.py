@@ -40,13 +40,18 @@ class TokenizedShard:
 
 def index_key_parts(shards: list[TokenizedShard], config: PipelineConfig) -> dict[str, Any]:
     """What the index depends on."""
-    fractions = {source.name: source.held_out_fraction for source in config.discovery.sources}
     return {
         "stage": STAGE,
         "stage_version": STAGE_VERSION,
-        "held_out_fractions": fractions,
         "seed": config.packing.seed,
-        "token_shards": {name: [shard.tokens.key for shard in shards if shard.source == name] for name in fractions},
+        "sources": [
+            {
+                "name": source.name,
+                "held_out_fraction": source.held_out_fraction,
+                "token_shards": [shard.tokens.key for shard in shards if shard.source == source.name],
+            }
+            for source in config.discovery.sources
+        ],
     }
 
 
@@ -66,7 +71,7 @@ def build_index(shards: list[TokenizedShard], config: PipelineConfig, *, store: 
     if (artifact := find(store, STAGE, config.name, key_parts)) is not None:
         return artifact
     started = time.perf_counter()
-    fractions = key_parts["held_out_fractions"]
+    fractions = {source.name: source.held_out_fraction for source in config.discovery.sources}
     with store.staging() as folder:
         staged = {"documents": folder / "documents.parquet", "shards": folder / "shards.parquet"}
         totals = []

@@ -31,7 +31,8 @@ def inspect_artifact(uri: str, shown: int) -> dict[str, Any]:
     artifact = read_record(store, f"{stage}/{folder}")
     if artifact is None:
         raise ConfigError(
-            f"{uri}: holds no artifact.json; expected the folder of an artifact, such as STORE/packed/NAME"
+            f"{uri}: holds no artifact.json that can be read; "
+            "expected the folder of an artifact, such as STORE/packed/NAME"
         )
     return {
         "uri": artifact.uri,
@@ -88,7 +89,10 @@ def _quarantined(store: Store, artifact: Artifact, shown: int) -> list[dict[str,
     if "quarantine" not in artifact.files:
         return []
     rows = _first_rows(store, artifact.path("quarantine"), shown)
-    return [{**row, "raw": _escape(row["raw"].decode(errors="backslashreplace"))} for row in rows]
+    return [
+        {**row, "detail": _escape(row["detail"]), "raw": _escape(row["raw"].decode(errors="backslashreplace"))}
+        for row in rows
+    ]
 
 
 def _rows(store: Store, artifact: Artifact, shown: int) -> list[dict[str, Any]]:
@@ -110,7 +114,7 @@ def _rows(store: Store, artifact: Artifact, shown: int) -> list[dict[str, Any]]:
 
 def _first_rows(store: Store, name: str, shown: int) -> list[dict[str, Any]]:
     with store.open(name) as stream:
-        batches = pq.ParquetFile(stream).iter_batches(batch_size=shown)
+        batches = pq.ParquetFile(stream).iter_batches(batch_size=shown, use_threads=False)
         first = next(batches, None)
         return [] if first is None else first.to_pylist()
 

@@ -126,7 +126,7 @@ class PackedRows:
 
     def _read_row_group(self, shard: int, group: int) -> list[Row]:
         parquet, _ = self._shard(shard)
-        table = parquet.read_row_group(group, columns=["input_ids", "seq_lengths", "num_tokens"])
+        table = parquet.read_row_group(group, columns=["input_ids", "seq_lengths", "num_tokens"], use_threads=False)
         ids, lengths = (table.column(name).combine_chunks() for name in ("input_ids", "seq_lengths"))
         id_values, id_ends = ids.values.to_numpy(), ids.offsets.to_numpy()
         length_values, length_ends = lengths.values.to_numpy(), lengths.offsets.to_numpy()

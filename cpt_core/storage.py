@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,12 +22,15 @@ from typing import IO, Any, cast
 
 import fsspec
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cpt_core.errors import InputError, StoreError
 
 STAGING_FOLDER = ".tmp"
 CHUNK_BYTES = 1 << 20
 _GLOB_CHARACTERS = "*?["
+_VERSION_FIELDS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
@@ -37,7 +41,8 @@ class FileStat:
     uri: str
     size_bytes: int
     version: str
-    """Changes whenever the file does: modification time and inode, or the object's ETag."""
+    """Changes whenever the file does: modification and change time and inode, or the object's ETag; empty when
+    the file system tells nothing of the kind."""
 
 
 def expand(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
@@ -53,19 +58,17 @@ def expand(uri: str, suffixes: tuple[str, ...]) -> list[FileStat]:
     system, path = _filesystem(uri)
     try:
         if any(character in path for character in _GLOB_CHARACTERS) and not system.exists(path):
-            found = list(system.glob(path, detail=True).values())
+            paths = [name for name, info in system.glob(path, detail=True).items() if info["type"] != "directory"]
         elif system.isdir(path):
-            found = [info for name, info in system.find(path, detail=True).items() if name.endswith(suffixes)]
+            paths = _walk(path, suffixes) if _is_local(system) else _find(system, path, suffixes)
         else:
-            found = [system.info(path)]
-            if found[0]["type"] != "file":
-                raise InputError(f"{uri}: is no regular file; expected a file, a directory or a glob")
+            paths = [path]
+        stats = [_file_stat(system, os.path.normpath(name) if _is_local(system) else name) for name in paths]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise InputError(f"{uri}: cannot be listed: {error}; check the path and its permissions") from error
-    stats = [_file_stat(system, info) for info in found if info["type"] == "file"]
-    return sorted(stats, key=lambda stat: os.fsencode(stat.uri))
+    return sorted(stats, key=lambda file: os.fsencode(file.uri))
 
 
 def stat_input(uri: str) -> FileStat:
@@ -76,7 +79,7 @@ def stat_input(uri: str) -> FileStat:
     """
     system, path = _filesystem(uri)
     try:
-        return _file_stat(system, system.info(path))
+        return _file_stat(system, path)
     except OSError as error:
         raise InputError(f"{uri}: cannot be read: {_reason(error)}") from error
 
@@ -103,7 +106,7 @@ class Store:
     def __init__(self, root_uri: str) -> None:
         self.root_uri = root_uri.rstrip("/")
         self._system, self._root = _filesystem(self.root_uri)
-        self._is_local = "file" in _protocols(self._system)
+        self._is_local = _is_local(self._system)
         self._listings: dict[str, dict[str, list[str]]] = {}
 
     def uri(self, name: str) -> str:
@@ -126,7 +129,7 @@ class Store:
         """Size of a file, or None when there is none."""
         try:
             return cast(int, self._system.info(self._path(name))["size"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     @contextmanager
@@ -134,6 +137,12 @@ class Store:
         """A seekable binary stream of a stored file."""
         with self._system.open(self._path(name), "rb") as stream:
             yield stream
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A stored parquet file, or some of its columns, as a table."""
+        with self.open(name) as stream:
+            # Arrow's own threads can still be starting when the interpreter ends, which then aborts.
+            return pq.ParquetFile(stream).read(columns=columns, use_threads=False)
 
     def open_seekable(self, name: str) -> Any:
         """A seekable binary file that the caller, or the garbage collector, closes: for readers that keep it."""
@@ -156,7 +165,7 @@ class Store:
         if parent not in self._listings:
             try:
                 entries = self._system.ls(self._path(parent), detail=True)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 entries = []
             by_suffix: dict[str, list[str]] = {}
             for name in sorted(PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "directory"):
@@ -173,11 +182,7 @@ class Store:
         Raises:
             StoreError: when a file in it cannot be written, as on a full disk.
         """
-        if self._is_local:
-            folder = Path(self._root, STAGING_FOLDER, _owner_tag())
-            folder.mkdir(parents=True)
-        else:
-            folder = Path(tempfile.mkdtemp(prefix="cpt-"))
+        folder = self._new_staging_folder()
         try:
             yield folder
         except OSError as error:
@@ -224,16 +229,19 @@ class Store:
 
     def replace(self, name: str, content: bytes) -> None:
         """Write a small file whole, over an older one. Only for what may be lost: hints and memories."""
-        if not self._is_local:
-            self._system.pipe_file(self._path(name), content)
-            return
-        with self.staging() as folder:
-            staged = folder / "content"
-            staged.write_bytes(content)
-            _fsync(staged)
-            final = Path(self._root, name)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(final)
+        try:
+            if not self._is_local:
+                self._system.pipe_file(self._path(name), content)
+                return
+            with self.staging() as folder:
+                staged = folder / "content"
+                staged.write_bytes(content)
+                _fsync(staged)
+                final = Path(self._root, name)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                staged.replace(final)
+        except OSError as error:
+            raise StoreError(self._write_failure(name, error)) from error
 
     def set_aside(self, folder: str) -> str:
         """Move a damaged artifact out of the way, its record first so that it stops existing; returns its new name."""
@@ -263,6 +271,16 @@ class Store:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
+    def _new_staging_folder(self) -> Path:
+        if not self._is_local:
+            return Path(tempfile.mkdtemp(prefix="cpt-"))
+        folder = Path(self._root, STAGING_FOLDER, _owner_tag())
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise StoreError(self._write_failure(STAGING_FOLDER, error)) from error
+        return folder
+
     def _link_durably(self, staged: Path, final: Path) -> bool:
         """fsync, link without replacing, fsync the folder: True when the name is new."""
         _fsync(staged)
@@ -277,7 +295,9 @@ class Store:
         return True
 
     def _write_failure(self, name: str, error: OSError) -> str:
-        free = f"; {shutil.disk_usage(self._root).free:,} bytes are free" if self._is_local else ""
+        free = ""
+        if self._is_local and Path(self._root).is_dir():
+            free = f"; {shutil.disk_usage(self._root).free:,} bytes are free"
         return f"{self.uri(name)}: cannot be written: {_reason(error)}{free}; free space or fix access, then run again"
 
 
@@ -289,7 +309,35 @@ def sha256_of(stream: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
+def _walk(root: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Files below a local folder. What cannot be looked into is an error, because skipping it would lose text."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for folder, subfolders, names in os.walk(root, onerror=refuse):
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
+        if links:
+            raise InputError(
+                f"{Path(folder, links[0])}: is a symbolic link to a folder, which is not followed because links can "
+                "make loops; name its target among the uris, or remove it"
+            )
+        found += [f"{folder}/{name}" for name in names if name.endswith(suffixes)]
+    return found
+
+
+def _find(system: Any, root: str, suffixes: tuple[str, ...]) -> list[str]:
+    return [name for name in system.find(root) if name.endswith(suffixes)]
+
+
+def _is_local(system: Any) -> bool:
+    return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
+
+
 def _filesystem(uri: str) -> tuple[Any, str]:
+    if not uri or "\0" in uri:
+        raise StoreError(f"{uri!r}: is no path; expected a local path or a URI that fsspec knows, such as s3://")
     try:
         system, path = fsspec.url_to_fs(uri)
     except (ValueError, ImportError) as error:
@@ -297,15 +345,23 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     return system, path
 
 
-def _protocols(system: Any) -> tuple[str, ...]:
-    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+def _file_stat(system: Any, path: str) -> FileStat:
+    """Describe one file; a link stands for what it points to."""
+    if not _is_local(system):
+        info = system.info(path)
+        version = next((str(info[name]) for name in _VERSION_FIELDS if info.get(name)), "")
+        return FileStat(uri=system.unstrip_protocol(info["name"]), size_bytes=info["size"], version=version)
+    seen = _stat_of_target(path) if Path(path).is_symlink() else Path(path).stat()
+    if not stat.S_ISREG(seen.st_mode):
+        raise InputError(f"{path}: is no regular file; expected a file, a directory or a glob")
+    return FileStat(uri=path, size_bytes=seen.st_size, version=f"{seen.st_mtime_ns}-{seen.st_ctime_ns}-{seen.st_ino}")
 
 
-def _file_stat(system: Any, info: dict[str, Any]) -> FileStat:
-    local = "file" in _protocols(system)
-    version = f"{info['mtime']}-{info['ino']}" if local else str(info.get("ETag") or info.get("created") or "")
-    uri = info["name"] if local else system.unstrip_protocol(info["name"])
-    return FileStat(uri=uri, size_bytes=info["size"], version=version)
+def _stat_of_target(link: str) -> os.stat_result:
+    try:
+        return Path(link).stat()
+    except FileNotFoundError:
+        raise InputError(f"{link}: is a link to a file that does not exist; remove it, or restore its target") from None
 
 
 def _fsync(path: Path) -> None:

@@ -87,7 +87,7 @@ def _shards_of(source: SourceConfig, files: list[IdentifiedFile]) -> list[Shard]
 
 def _known(memory: dict[str, IdentifiedFile], stat: FileStat) -> IdentifiedFile | None:
     file = memory.get(stat.uri)
-    return file if file is not None and file.stat == stat else None
+    return file if file is not None and stat.version and file.stat == stat else None
 
 
 def _recall(store: Store, name: str) -> dict[str, IdentifiedFile]:

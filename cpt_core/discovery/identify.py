@@ -23,6 +23,9 @@ _MAGIC: list[tuple[bytes, InputFormat]] = [
     (b"PAR1", "parquet"),
 ]
 
+_SKIPPABLE_FRAME_END = b"\x2a\x4d\x18"
+"""What follows the first byte, 0x50 to 0x5f, of a zstd file that begins with a skippable frame."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -85,6 +88,10 @@ def memory_key(config: DiscoveryConfig, shard_size_bytes: int) -> dict[str, Any]
 def _recognise(uri: str) -> InputFormat:
     with open_input(uri) as stream:
         head = stream.read(4)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:2]:
+        raise InputError(f"{uri}: is UTF-16 or UTF-32, expected UTF-8; convert it, for instance with iconv")
+    if head[1:] == _SKIPPABLE_FRAME_END and head[0] >> 4 == 5:
+        return "zstd"
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "jsonl")
 
 
@@ -118,5 +125,7 @@ def _by_content(stat: FileStat, file_format: InputFormat, spans: list[tuple[int,
 
 
 def _by_stat(stat: FileStat, spans: list[tuple[int, int]]) -> tuple[Range, ...]:
+    if not stat.version:
+        raise InputError(f"{stat.uri}: its file system tells no modification time; use fingerprint_inputs: content")
     identity = {"uri": stat.uri, "file_size_bytes": stat.size_bytes, "version": stat.version}
     return tuple(Range(first_byte, size_bytes, 1, identity) for first_byte, size_bytes in spans)

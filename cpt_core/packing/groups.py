@@ -11,8 +11,6 @@ Method: content-defined chunking (as in Muthitacharoen et al. 2001), with the ke
 
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from cpt_core.artifacts import Artifact
 from cpt_core.schemas import HELD_OUT, SHARD_TOTALS, TRAIN, require_columns
 from cpt_core.storage import Store
@@ -63,8 +61,7 @@ def plan_pack_groups(
         group_size_tokens: wanted size of a group.
         store: where the index lies.
     """
-    with store.open(index.path("shards")) as stream:
-        totals = pq.read_table(stream)
+    totals = store.read_table(index.path("shards"))
     require_columns(totals.schema, SHARD_TOTALS, index.uri)
     rows = totals.to_pylist()
     groups = []

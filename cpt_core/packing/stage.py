@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from cpt_core.artifacts import Artifact, Draft, commit, find
 from cpt_core.config import PackingConfig
@@ -112,8 +111,7 @@ def _load(group: PackGroup, index: Artifact, store: Store) -> GroupTokens:
     ids, starts, shard_positions = [], [], []
     loaded_tokens = 0
     for position, (ordinal, artifact) in enumerate(group.shards):
-        with store.open(artifact.path("tokens")) as stream:
-            column = pq.read_table(stream, columns=["input_ids"]).column(0)
+        column = store.read_table(artifact.path("tokens"), ["input_ids"]).column(0)
         rows = wanted.filter(pl.col("shard") == ordinal)["row"].to_numpy()
         offsets = np.concatenate(
             [[0], np.cumsum(np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]))]

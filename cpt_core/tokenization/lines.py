@@ -21,7 +21,7 @@ from typing_extensions import Buffer
 
 from cpt_core.errors import InputChangedError, InputError
 from cpt_core.manifest import Shard
-from cpt_core.storage import CHUNK_BYTES, open_input, sha256_of
+from cpt_core.storage import CHUNK_BYTES, open_input, sha256_of, stat_input
 
 Line = tuple[int, int, bytes]
 """Line number from 1, byte offset in the uncompressed file, bytes without the line end."""
@@ -75,13 +75,14 @@ def read_text_column(shard: Shard) -> Iterator[pa.Array]:
         try:
             parquet = pq.ParquetFile(stream)
             names = parquet.schema_arrow.names
-            if shard.text_field not in names:
-                raise InputError(f"{shard.uri}: has no column {shard.text_field!r}, only {', '.join(names)}")
+            if names.count(shard.text_field) != 1:
+                found = "no column" if shard.text_field not in names else "several columns"
+                raise InputError(f"{shard.uri}: has {found} {shard.text_field!r}; its columns are {', '.join(names)}")
             column_type = parquet.schema_arrow.field(shard.text_field).type
             if not (pa.types.is_string(column_type) or pa.types.is_large_string(column_type)):
                 raise InputError(f"{shard.uri}: column {shard.text_field!r} is {column_type}, expected string")
-            for batch in parquet.iter_batches(batch_size=4096, columns=[shard.text_field]):
-                yield batch.column(0)
+            for batch in parquet.iter_batches(4096, columns=[shard.text_field], use_threads=False):
+                yield batch.column(0).cast(pa.large_binary())  # whether it is UTF-8 is for the parser to say
             stream.seek(0)
             _require_unchanged(shard, sha256_of(stream))
         except pa.ArrowException as error:
@@ -89,7 +90,11 @@ def read_text_column(shard: Shard) -> Iterator[pa.Array]:
 
 
 def _require_unchanged(shard: Shard, sha256: str) -> None:
-    if shard.identity.get("sha256", sha256) != sha256:
+    if "version" in shard.identity:
+        unchanged = stat_input(shard.uri).version == shard.identity["version"]
+    else:
+        unchanged = shard.identity["sha256"] == sha256
+    if not unchanged:
         raise InputChangedError(f"{shard.uri}: changed since it was discovered; run again when it is complete")
 
 

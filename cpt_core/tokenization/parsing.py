@@ -37,11 +37,18 @@ def parse_line(line: bytes, text_field: str) -> str | Fault:
     if text_field not in value:
         keys = ", ".join(sorted(value)[:10]) or "none"
         return Fault("missing_field", f"no field {text_field!r}; the keys are: {keys}")
-    return text_or_fault(value[text_field], text_field)
+    return _text_or_fault(value[text_field], text_field)
 
 
-def text_or_fault(value: Any, text_field: str) -> str | Fault:
-    """A value as a document's text."""
+def text_of_bytes(value: bytes | None, text_field: str) -> str | Fault:
+    """The text of one value of a parquet column."""
+    try:
+        return _text_or_fault(value.decode() if value is not None else None, text_field)
+    except UnicodeDecodeError as error:
+        return Fault("invalid_utf8", f"byte {error.start} of the text is not UTF-8")
+
+
+def _text_or_fault(value: Any, text_field: str) -> str | Fault:
     if not isinstance(value, str):
         return Fault("non_string_text", f"{text_field!r} is {_json_type(value)}, expected a string")
     if not value:

@@ -24,7 +24,7 @@ from cpt_core.manifest import Shard
 from cpt_core.schemas import QUARANTINE, TOKEN_SHARD
 from cpt_core.storage import Store
 from cpt_core.tokenization.lines import read_line_batches, read_text_column
-from cpt_core.tokenization.parsing import Fault, parse_line, text_or_fault
+from cpt_core.tokenization.parsing import Fault, parse_line, text_of_bytes
 from cpt_core.tokenization.tokenizer import TextTokenizer
 
 STAGE = "tokens"
@@ -97,7 +97,7 @@ def _candidates(shard: Shard) -> Iterator[list[Candidate]]:
         for column in read_text_column(shard):
             values = column.to_pylist()
             yield [
-                (row + position + 1, -1, text_or_fault(value, shard.text_field), b"")
+                (row + position + 1, -1, text_of_bytes(value, shard.text_field), b"")
                 for position, value in enumerate(values)
             ]
             row += len(values)

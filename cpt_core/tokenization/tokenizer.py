@@ -194,8 +194,8 @@ def _settings(folder: Path) -> dict[str, Any]:
         if path.is_file():
             try:
                 settings |= json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ConfigError(f"{path}: not valid JSON: {error}") from None
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ConfigError(f"{path}: not valid JSON, or no object: {error}") from None
     return settings
 
 
@@ -205,9 +205,20 @@ def _token_id(engine: Tokenizer, settings: dict[str, Any], kind: str, override: 
     if isinstance(token, dict):
         token = token.get("content")
     if token is None:
-        numeric = settings.get(f"{kind}_token_id")
-        return numeric if isinstance(numeric, int) else None
-    found = engine.token_to_id(token)
+        return _numeric_token_id(engine, settings, kind)
+    found = engine.token_to_id(token) if isinstance(token, str) else None
     if found is None:
         raise ConfigError(f"tokenization.{kind}_token: {token!r} is not in the tokenizer's vocabulary")
     return int(found)
+
+
+def _numeric_token_id(engine: Tokenizer, settings: dict[str, Any], kind: str) -> int | None:
+    number = settings.get(f"{kind}_token_id")
+    if number is None:
+        return None
+    if type(number) is not int or not 0 <= number < engine.get_vocab_size(with_added_tokens=True):
+        raise ConfigError(
+            f"tokenization.{kind}_token: config.json says {kind}_token_id is {number!r}, which is not one id of the "
+            f"tokenizer; set tokenization.{kind}_token"
+        )
+    return number

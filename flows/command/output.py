@@ -29,7 +29,8 @@ def print_json(values: dict[str, Any]) -> None:
 
 def print_error(error: CptError) -> None:
     """One line on stderr; with ``--json`` also an object on stdout."""
-    print(f"cpt: {' '.join(str(error).split())}", file=sys.stderr)
+    line = "".join(character if character.isprintable() else " " for character in str(error))
+    print(f"cpt: {' '.join(line.split())}", file=sys.stderr)
     if _wants_json:
         failed = sorted(error.failures) if isinstance(error, ShardsFailedError) else []
         with suppress(BrokenPipeError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cpt_core.artifacts import Artifact, Draft, commit, damaged_files, find, key_of, why_missing
+from cpt_core.artifacts import Artifact, Draft, commit, damaged_files, find, key_of, read_record, why_missing
 from cpt_core.errors import NondeterminismError, StoreError
 from cpt_core.storage import Store
 
@@ -66,11 +66,16 @@ def test_a_flipped_byte_is_found_by_reading(store):
     assert damaged_files(store, artifact) == [artifact.files["rows"].name]
 
 
-def test_a_record_that_is_no_json_is_set_aside(store):
-    """A torn record is a miss, not a permanent failure."""
+@pytest.mark.parametrize("content", [b'{"stage": "s"', b"[]", b"{}", b'{"record_version": 1, "files": 5}', b""])
+def test_a_record_that_cannot_be_read_is_set_aside(store, content):
+    """A torn record is a miss, not a permanent failure; looking at it alone moves nothing."""
     artifact = committed(store)
-    store.local_path(f"{artifact.folder}/artifact.json").write_bytes(b'{"stage": "s"')
+    path = store.local_path(f"{artifact.folder}/artifact.json")
+    path.write_bytes(content)
+    assert read_record(store, artifact.folder) is None
+    assert path.exists()
     assert find(store, "s", "a-00000", PARTS) is None
+    assert committed(store) == artifact
 
 
 def test_a_second_writer_with_equal_content_succeeds(any_store):
@@ -129,6 +134,15 @@ def test_a_store_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "store" / "s").write_text("a file where a folder must be")
     with pytest.raises(StoreError, match=r"cannot be written: .*bytes are free; free space or fix access"):
         committed(Store(str(tmp_path / "store")))
+
+
+def test_a_store_that_is_a_file_is_one_clear_line(tmp_path):
+    """Looking for artifacts finds none; writing says why it cannot."""
+    (tmp_path / "store").write_text("not a folder")
+    store = Store(str(tmp_path / "store"))
+    assert find(store, "s", "a-00000", PARTS) is None
+    with pytest.raises(StoreError, match=r"cannot be written: Not a directory"):
+        committed(store)
 
 
 def test_an_unknown_protocol_is_named(tmp_path):

@@ -73,6 +73,15 @@ def test_an_unchanged_corpus_is_indexed_once(tmp_path, make_config):
     assert (first.is_cached, again.is_cached) == (False, True)
 
 
+def test_another_order_of_sources_is_another_index(tmp_path, make_config):
+    """The order of its rows is content, so it is in the key."""
+    sections = two_sources(tmp_path)
+    first, _, _ = index_of(make_config(**sections))
+    sections["discovery"]["sources"].reverse()
+    swapped, _, _ = index_of(make_config(**sections))
+    assert first.key != swapped.key
+
+
 def test_a_token_shard_whose_file_is_gone_is_refused(tmp_path, make_config):
     """What has no complete artifact is not indexed."""
     config = make_config(**two_sources(tmp_path))

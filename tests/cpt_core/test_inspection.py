@@ -24,15 +24,18 @@ def test_a_packed_row_is_shown_with_its_document_borders(tmp_path, make_config):
 def test_a_token_shard_shows_documents_and_rejected_lines(tmp_path, make_config):
     """Control characters of a corpus are escaped before they reach a terminal."""
     (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus/a.jsonl").write_bytes(b'{"text": "a\\u001b[31m"}\n{"x\x1b": 1\n')
+    (tmp_path / "corpus/a.jsonl").write_bytes(b'{"text": "a\\u001b[31m"}\n{"x\x1b": 1\n{"y\\u001b": 1}\n')
     shards, _, _ = tokenized(make_config())
     lines = describe(inspect_artifact(shards[0].tokens.uri, 3)).splitlines()
-    assert lines[-5:] == [
+    assert lines[-8:] == [
         "document at line 1: 8 tokens",
         "  <s>a\\x1b[31m</s>",
         "",
         "quarantined line 2: json_syntax, unexpected control character in string at character 3",
         '  {"x\\x1b": 1',
+        "",
+        "quarantined line 3: missing_field, no field 'text'; the keys are: y\\x1b",
+        '  {"y\\u001b": 1}',
     ]
 
 

@@ -135,12 +135,66 @@ def test_odd_file_names_are_files_like_any_other(tmp_path, store, name):
 
 
 def test_a_pipe_is_not_opened(tmp_path, store):
-    """A FIFO among the files is passed over; named by itself it is refused."""
+    """A FIFO among the files would block for ever: it is refused by name."""
     write(tmp_path / "corpus/a.jsonl")
     os.mkfifo(tmp_path / "corpus/pipe.jsonl")
-    assert len(discover_sources(sources(str(tmp_path / "corpus")), 50, store=store).shards) == 1
-    with pytest.raises(InputError, match="is no regular file"):
-        discover_sources(sources(str(tmp_path / "corpus/pipe.jsonl")), 50, store=store)
+    for uri in ("corpus", "corpus/*", "corpus/pipe.jsonl"):
+        with pytest.raises(InputError, match=r"pipe\.jsonl: is no regular file"):
+            discover_sources(sources(str(tmp_path / uri)), 50, store=store)
+
+
+def test_a_link_to_a_file_is_that_file(tmp_path, store):
+    """A folder of links, such as a download cache, loses nothing."""
+    write(tmp_path / "elsewhere/a")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/a.jsonl").symlink_to(tmp_path / "elsewhere/a")
+    for uri in ("corpus", "corpus/*.jsonl", "corpus/a.jsonl"):
+        (shard,) = discover_sources(sources(str(tmp_path / uri)), 50, store=store).shards
+        assert (shard.size_bytes, shard.problem) == (14, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("nothing", "is a link to a file that does not exist"), (".", "is a symbolic link to a folder")],
+)
+def test_a_link_that_would_be_skipped_is_an_error(tmp_path, store, target, message):
+    """Dangling links and links to folders are named, because skipping them would lose text."""
+    write(tmp_path / "corpus/a.jsonl")
+    (tmp_path / "corpus/b.jsonl").symlink_to(target)
+    with pytest.raises(InputError, match=message):
+        discover_sources(sources(str(tmp_path / "corpus")), 50, store=store)
+
+
+def test_one_file_under_two_spellings_is_found_once(tmp_path, store):
+    """Dots in a path do not double a corpus."""
+    write(tmp_path / "corpus/a.jsonl")
+    uris = [str(tmp_path / "corpus/a.jsonl"), str(tmp_path / "corpus/../corpus/a.jsonl")]
+    assert len(discover_sources(sources(*uris), 50, store=store).shards) == 1
+
+
+def test_a_change_that_keeps_size_and_modification_time_is_seen(tmp_path, store):
+    """The change time tells, which no tool can set back."""
+    path = write(tmp_path / "a.jsonl", b'{"text": "aaaa"}\n')
+    os.utime(path, ns=(1, 1))
+    first = discover_sources(sources(str(path)), 50, store=store)
+    path.write_bytes(b'{"text": "zzzz"}\n')
+    os.utime(path, ns=(1, 1))
+    assert discover_sources(sources(str(path)), 50, store=store).shards[0].identity != first.shards[0].identity
+
+
+@pytest.mark.parametrize("content", ['{"text": "x"}'.encode("utf-16"), '{"text": "x"}'.encode("utf-32-be")])
+def test_a_file_of_another_encoding_is_a_problem_of_its_shard(tmp_path, store, content):
+    """The file fails as a whole instead of line by line."""
+    path = write(tmp_path / "a.jsonl", content)
+    (shard,) = discover_sources(sources(str(path)), 50, store=store).shards
+    assert "is UTF-16 or UTF-32, expected UTF-8" in shard.problem
+
+
+def test_a_zstd_file_may_begin_with_a_skippable_frame(tmp_path, store):
+    """As parallel compressors write it."""
+    path = write(tmp_path / "a.jsonl", b"\x50\x2a\x4d\x18\x04\0\0\0abcd")
+    (shard,) = discover_sources(sources(str(path)), 50, store=store).shards
+    assert shard.format == "zstd"
 
 
 @given(sizes=st.lists(st.integers(0, 30), max_size=30), shard_size=st.integers(1, 60), last_has_end=st.booleans())

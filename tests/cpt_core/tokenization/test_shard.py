@@ -87,11 +87,21 @@ def test_a_parquet_column_of_text_is_tokenized(tmp_path, make_config):
     assert tokens.counts["quarantined_by_reason"] == {"empty_text": 1, "non_string_text": 1}
 
 
+def test_parquet_text_that_is_no_utf8_is_quarantined(tmp_path, make_config):
+    """Arrow does not check strings when it writes or reads them."""
+    (tmp_path / "corpus").mkdir()
+    broken = pa.array([b"a", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "corpus" / "a.parquet")
+    (tokens,) = tokenize(make_config())
+    assert tokens.counts["quarantined_by_reason"] == {"invalid_utf8": 1}
+    assert tokens.counts["documents_out"] == 1
+
+
 def test_a_parquet_file_without_the_column_is_an_error(tmp_path, make_config):
     """The columns that exist are named."""
     (tmp_path / "corpus").mkdir()
     pq.write_table(pa.table({"body": ["a"], "n": [1]}), tmp_path / "corpus" / "a.parquet")
-    with pytest.raises(InputError, match="has no column 'text', only body, n"):
+    with pytest.raises(InputError, match="has no column 'text'; its columns are body, n"):
         tokenize(make_config())
 
 

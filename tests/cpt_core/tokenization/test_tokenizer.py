@@ -96,6 +96,23 @@ def test_an_unusable_tokenizer_is_named(tokenizer_folder, prepare, options, mess
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [999_999, -7, True, [1, 2], "1"])
+def test_an_end_token_that_is_not_one_id_is_refused(tokenizer_folder, number):
+    """Instruct configurations list several; a wrong one would train on ids that do not exist."""
+    (tokenizer_folder / "tokenizer_config.json").unlink()
+    (tokenizer_folder / "config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": number}))
+    with pytest.raises(ConfigError, match=r"is not one id of the tokenizer; set tokenization\.eos_token"):
+        load(tokenizer_folder)
+
+
+@pytest.mark.parametrize("settings", ["5", "null", "[1]", '{"eos_token": 5}', '{"eos_token": ["a"]}'])
+def test_odd_settings_are_one_line(tokenizer_folder, settings):
+    """Whatever JSON the small files hold."""
+    (tokenizer_folder / "tokenizer_config.json").write_text(settings)
+    with pytest.raises(ConfigError, match="tokeniz"):
+        load(tokenizer_folder)
+
+
 def test_a_hub_id_needs_a_revision_and_an_answering_hub(monkeypatch):
     """What is no folder is a hub id; offline, the failure is one line."""
     with pytest.raises(
