@@ -8,6 +8,7 @@ Never: a traceback for a user's mistake.
 
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -33,8 +34,20 @@ def main() -> None:
     # Read by Prefect when it is imported; a run's own screen replaces its console log, the API keeps it all.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    exit_code = _exit_code_of_command()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    # Native threads (Arrow's, for one) that are still starting make an ordinary exit abort with status 134, which
+    # was seen on a busy machine after a command had done all its work.
+    os._exit(exit_code)
+
+
+def _exit_code_of_command() -> int:
     try:
         app()
     except CptError as error:
         print_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    return 0

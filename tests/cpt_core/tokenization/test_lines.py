@@ -84,8 +84,8 @@ def test_a_byte_order_mark_is_stripped_at_the_start_only(tmp_path, store):
 def test_lines_joined_again_are_the_file(tmp_path_factory, content):
     """Nothing is lost between lines, for any bytes that are not a compressed file."""
     folder = tmp_path_factory.mktemp("lines")
-    (folder / "f").write_bytes(b"{" + content)
+    (folder / "f").write_bytes(b"{}" + content)
     found = lines_of(folder / "f", Store(str(folder / "store")))
     assert [line for _, _, line in found] == [
-        line.removesuffix(b"\r") for line in (b"{" + content).removesuffix(b"\n").split(b"\n")
+        line.removesuffix(b"\r") for line in (b"{}" + content).removesuffix(b"\n").split(b"\n")
     ]
