@@ -129,7 +129,7 @@ def _totals_of(shard: TokenizedShard, documents: pl.DataFrame) -> dict[str, Any]
     }
     for split in (TRAIN, HELD_OUT):
         lengths = documents.filter(pl.col("split") == split)["num_tokens"]
-        totals |= {f"{split}_documents": lengths.len(), f"{split}_tokens": int(lengths.sum())}
+        totals |= {f"{split}_documents": lengths.len(), f"{split}_tokens": int(lengths.cast(pl.Int64).sum())}
     return totals
 
 
@@ -139,7 +139,7 @@ def _counts(documents: Path, shards: list[TokenizedShard]) -> dict[str, Any]:
         .group_by("source", "split")
         .agg(
             documents=pl.len(),
-            tokens=pl.col("num_tokens").sum().cast(pl.Int64),
+            tokens=pl.col("num_tokens").cast(pl.Int64).sum(),
             max_tokens=pl.col("num_tokens").max(),
         )
         .sort("source", "split")

@@ -7,6 +7,7 @@ Never: needs the configuration that made the artifact: the store remembers the t
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -34,6 +35,7 @@ def inspect_artifact(uri: str, shown: int) -> dict[str, Any]:
             f"{uri}: holds no artifact.json that can be read; "
             "expected the folder of an artifact, such as STORE/packed/NAME"
         )
+    damaged = damaged_files(store, artifact)
     return {
         "uri": artifact.uri,
         "stage": artifact.stage,
@@ -42,8 +44,8 @@ def inspect_artifact(uri: str, shown: int) -> dict[str, Any]:
         "counts": artifact.counts,
         "seconds": artifact.seconds,
         "files": {role: vars(stored) for role, stored in artifact.files.items()},
-        "damaged_files": damaged_files(store, artifact),
-        "entries": _entries(store, artifact, shown),
+        "damaged_files": damaged,
+        "entries": [] if damaged else _entries(store, artifact, shown),
     }
 
 
@@ -52,7 +54,9 @@ def describe(found: dict[str, Any]) -> str:
     lines = [found["uri"], f"stage  {found['stage']}", f"key    {found['key']}"]
     lines += [f"file   {name['name']}  {name['size_bytes']:,} bytes" for name in found["files"].values()]
     if found["damaged_files"]:
-        lines.append(f"DAMAGED {', '.join(found['damaged_files'])}: the next run computes it again")
+        lines.append(
+            f"DAMAGED {', '.join(found['damaged_files'])}: delete this folder, and the next run computes it again"
+        )
     lines += [f"{name}  {json.dumps(value, ensure_ascii=False)}" for name, value in found["counts"].items()]
     for entry in found["entries"]:
         lines.append("")
@@ -61,7 +65,7 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _split(uri: str) -> tuple[str, str, str]:
-    parts = uri.rstrip("/").rsplit("/", 2)
+    parts = (uri if "://" in uri else str(Path(uri).absolute())).rstrip("/").rsplit("/", 2)
     if len(parts) != 3 or not parts[0]:
         raise ConfigError(f"{uri}: expected the folder of an artifact, such as STORE/packed/NAME")
     return parts[0], parts[1], parts[2]

@@ -58,7 +58,3 @@ class Manifest:
     def size_bytes(self) -> int:
         """Bytes of all shards."""
         return sum(shard.size_bytes for shard in self.shards)
-
-    def of_source(self, source: str) -> list[Shard]:
-        """The shards of one source, by ordinal."""
-        return [shard for shard in self.shards if shard.source == source]

@@ -109,6 +109,7 @@ PACKED_SHARD = pa.schema(
 
 TRAIN = "train"
 HELD_OUT = "held_out"
+_REMEDY = "delete this artifact's folder and run again"
 
 
 def require_columns(found: pa.Schema, expected: pa.Schema, where: str) -> None:
@@ -117,11 +118,11 @@ def require_columns(found: pa.Schema, expected: pa.Schema, where: str) -> None:
     Only names and types of the top level are compared: parquet renames the item field of a list.
     """
     if found.names != expected.names:
-        raise StoreError(f"{where}: columns are {found.names}, expected {expected.names}; run `cpt verify`")
+        raise StoreError(f"{where}: columns are {found.names}, expected {expected.names}; {_REMEDY}")
     for name in expected.names:
         found_type, expected_type = found.field(name).type, expected.field(name).type
         if _item_type(found_type) != _item_type(expected_type):
-            raise StoreError(f"{where}: column {name} is {found_type}, expected {expected_type}; run `cpt verify`")
+            raise StoreError(f"{where}: column {name} is {found_type}, expected {expected_type}; {_REMEDY}")
 
 
 def _item_type(data_type: pa.DataType) -> str:

@@ -202,7 +202,11 @@ class Store:
         """
         try:
             if self._is_local:
-                self._link_durably(staged, Path(self._root, name))
+                final = Path(self._root, name)
+                is_new = self._link_durably(staged, final)
+                if not is_new and final.stat().st_size != staged.stat().st_size:
+                    staged.replace(final)  # what a crash or a bad disk left under the name is not its content
+                    _fsync(final.parent)
             elif self.size_bytes(name) != staged.stat().st_size:
                 self._system.put_file(str(staged), self._path(name))
         except OSError as error:
@@ -252,7 +256,8 @@ class Store:
         for path in record_first:
             final = f"{self._path(target)}/{PurePosixPath(path).name}"
             self._system.makedirs(self._path(target), exist_ok=True)
-            self._system.mv(path, final)
+            with suppress(FileNotFoundError):  # another process sets the same artifact aside
+                self._system.mv(path, final)
         self._listings.pop(PurePosixPath(folder).parts[0], None)
         return target
 

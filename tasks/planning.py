@@ -24,6 +24,7 @@ from cpt_core.storage import Store
 from cpt_core.tokenization import TextTokenizer, load_tokenizer, require_few_bad_lines, token_key_parts
 from cpt_core.tokenization.shard import STAGE as TOKENS_STAGE
 from cpt_core.training import find_trained, plan_steps, training_key_parts
+from cpt_core.training.plan import STAGE as TRAINING_STAGE
 from tasks.evaluation import describe_losses, find_losses
 from tasks.indexing import describe_index, tokenized_shards
 from tasks.packing import describe_packed, pack_groups
@@ -158,7 +159,7 @@ class _Planner:
             self._wait("indexing", self._config.name, "for the token shards")
             self._wait("packing", "all groups", "for the index")
             return None
-        require_few_bad_lines(tokens, self._config.tokenization.max_bad_fraction)
+        require_few_bad_lines(manifest.shards, tokens, self._config.tokenization.max_bad_fraction)
         key_parts = index_key_parts(tokenized_shards(manifest, tokens), self._config)
         index = self._find("indexing", INDEX_STAGE, self._config.name, key_parts)
         if index is None:
@@ -187,7 +188,8 @@ class _Planner:
         base_losses = find_losses(base_folder, "base", prepared, self._config)
         key_parts = training_key_parts(prepared.train_rows, training, base_folder)
         model = find_trained(self._store, self._config.name, key_parts)
-        self._note("training", self._config.name, model is not None)
+        changes = [] if model else why_missing(self._store, TRAINING_STAGE, self._config.name, key_parts)
+        self._note("training", self._config.name, model is not None, describe_change(changes))
         trained_losses = None
         if model is not None:
             trained_losses = find_losses(Path(model.counts["hf_model_uri"]), "trained", prepared, self._config)
@@ -208,8 +210,9 @@ class _Planner:
             self._units.append(PlannedUnit(stage, name, "compute", why))
         return artifact
 
-    def _note(self, stage: str, name: str, is_cached: bool) -> None:
-        self._units.append(PlannedUnit(stage, name, "cached" if is_cached else "compute"))
+    def _note(self, stage: str, name: str, is_cached: bool, why: str = "") -> None:
+        unit = PlannedUnit(stage, name, "cached") if is_cached else PlannedUnit(stage, name, "compute", why)
+        self._units.append(unit)
 
     def _wait(self, stage: str, name: str, why: str) -> None:
         self._units.append(PlannedUnit(stage, name, "waits", why))

@@ -5,17 +5,20 @@ Out: a progress artifact (throttled), calls of the listeners, one log line at th
 Never: document text, or an update for every document.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
 SECONDS_BETWEEN_UPDATES = 2.0
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,12 @@ class StageProgress:
             self._update_artifact(100.0 * self._done / max(1, self._total), detail)
 
     def _update_artifact(self, percent: float, detail: str) -> None:
-        if self._artifact_id is not None:
+        if self._artifact_id is None:
+            return
+        try:
             update_progress_artifact(self._artifact_id, progress=percent, description=f"{self._stage}: {detail}")
+        except httpx.HTTPError as error:  # a display that fails must not fail the work that it shows
+            logger.warning("the progress of %s could not be shown: %s", self._stage, error)
 
     @staticmethod
     def _tell(progress: Progress) -> None:

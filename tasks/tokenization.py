@@ -81,7 +81,7 @@ def tokenize_corpus(manifest: Manifest, config: PipelineConfig) -> tuple[TextTok
         for first in [first_of_key[shard.name]]
     ]
     progress.finish(describe_tokens(tokens))
-    require_few_bad_lines(tokens, config.tokenization.max_bad_fraction)
+    require_few_bad_lines(manifest.shards, tokens, config.tokenization.max_bad_fraction)
     return tokenizer, tokens
 
 

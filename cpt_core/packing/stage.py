@@ -87,11 +87,17 @@ def plan_rows(lengths: np.ndarray[Any, np.dtype[np.int64]], config: PackingConfi
     Best-fit-decreasing gives rows in order of their longest document, which a reader that does not shuffle would
     otherwise see as a length curriculum.
     """
-    pieces: Pieces = cut_documents(lengths, config.row_len_tokens, config.long_documents)
+    # A stream is cut at row ends alone: cutting long documents before would put borders inside them.
+    piece_len_tokens = max(1, int(lengths.sum())) if _is_stream(config) else config.row_len_tokens
+    pieces: Pieces = cut_documents(lengths, piece_len_tokens, config.long_documents)
     plan = _STRATEGIES[config.strategy](pieces, config.row_len_tokens)
     if config.strategy == "best_fit" and plan.num_rows:
         return reorder_rows(plan, permute(np.arange(plan.num_rows), plan.num_rows, order_seed))
     return plan
+
+
+def _is_stream(config: PackingConfig) -> bool:
+    return config.strategy == "concat" and config.long_documents == "split"
 
 
 def _load(group: PackGroup, index: Artifact, store: Store) -> GroupTokens:
@@ -108,23 +114,19 @@ def _load(group: PackGroup, index: Artifact, store: Store) -> GroupTokens:
             .select("shard", "row", "num_tokens")
             .collect()
         )
-    ids, starts, shard_positions = [], [], []
-    loaded_tokens = 0
+    ids, shard_positions = [], []
     for position, (ordinal, artifact) in enumerate(group.shards):
-        column = store.read_table(artifact.path("tokens"), ["input_ids"]).column(0)
-        rows = wanted.filter(pl.col("shard") == ordinal)["row"].to_numpy()
-        offsets = np.concatenate(
-            [[0], np.cumsum(np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]))]
-        )
-        ids += [chunk.flatten().to_numpy() for chunk in column.chunks]
-        starts.append(loaded_tokens + offsets[rows])
+        rows = wanted.filter(pl.col("shard") == ordinal)["row"]
+        # Only the documents of this split: a small held-out part must not load the whole corpus.
+        documents = store.read_table(artifact.path("tokens"), ["input_ids"]).column(0).take(rows.to_arrow())
+        ids += [chunk.flatten().to_numpy() for chunk in documents.chunks]
         shard_positions.append(np.full(len(rows), position, dtype=np.int64))
-        loaded_tokens += int(offsets[-1])
+    lengths = wanted["num_tokens"].to_numpy().astype(np.int64)
     return GroupTokens(
         source=group.source,
         ids=np.concatenate(ids),
-        starts=np.concatenate(starts).astype(np.int64),
-        lengths=wanted["num_tokens"].to_numpy().astype(np.int64),
+        starts=np.cumsum(lengths) - lengths,
+        lengths=lengths,
         rows=wanted["row"].to_numpy(),
         shard=np.concatenate(shard_positions),
         tokens_keys=[artifact.key[:KEY_DIGITS] for _, artifact in group.shards],

@@ -120,7 +120,7 @@ def _zstd_frames(stream: IO[bytes]) -> Iterator[bytes]:
     """Every frame in turn; the library's own stream reader accepts a truncated last frame silently."""
     chunk = stream.read(CHUNK_BYTES)
     while chunk:
-        frame = zstandard.ZstdDecompressor().decompressobj()
+        frame = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
         while not frame.eof:
             if not chunk:
                 raise EOFError("the last frame has no end")

@@ -93,11 +93,12 @@ def print_plan(plan: "RunPlan") -> None:
         statuses = [unit.status for unit in plan.units if unit.stage == stage]
         print(f"{stage:<13}", *(f"{statuses.count(status):8}" for status in ("cached", "compute", "waits")))
     about = "" if plan.tokens_are_exact else "about "
-    steps = f", {about}{plan.steps:,} steps" if plan.steps is not None else ""
-    print(f"{about}{plan.tokens:,} tokens, {about}{plan.rows:,} training rows{steps}")
+    steps = f", {plan.steps:,} steps" if plan.steps is not None else ""
+    about_rows = "" if plan.prepared else "about "
+    print(f"{about}{plan.tokens:,} tokens, {about_rows}{plan.rows:,} training rows{steps}")
     to_do = plan.to_do()
     for unit in to_do[:UNITS_SHOWN]:
-        print(f"  {unit.status} {unit.stage} {unit.name}: {unit.why}")
+        print(f"  {unit.status} {unit.stage} {unit.name}{': ' if unit.why else ''}{unit.why}")
     if len(to_do) > UNITS_SHOWN:
         print(f"  … and {len(to_do) - UNITS_SHOWN} more; `--json` lists all")
     if not to_do:

@@ -59,6 +59,14 @@ def test_a_file_of_another_size_is_set_aside_and_computed_again(store, damage):
     assert committed(store) == artifact
 
 
+def test_a_torn_file_without_a_record_is_replaced(store):
+    """What an interrupted removal left under the final name is not taken for the content."""
+    artifact = committed(store)
+    store.local_path(f"{artifact.folder}/artifact.json").unlink()
+    store.local_path(artifact.path("rows")).write_bytes(b"ro")
+    assert damaged_files(store, committed(store)) == []
+
+
 def test_a_flipped_byte_is_found_by_reading(store):
     """The size is right, the digest is not."""
     artifact = committed(store)

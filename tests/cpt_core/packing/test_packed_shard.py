@@ -42,6 +42,14 @@ def test_every_piece_says_where_its_tokens_come_from(tmp_path, make_config):
     ]
 
 
+def test_concat_puts_no_border_inside_a_document(tmp_path, make_config):
+    """A long document is cut at row ends alone: documents of 5 and 25 tokens are four segments in three rows."""
+    write_jsonl(tmp_path / "corpus/a.jsonl", ["abc", "x" * 23])
+    (artifact,) = packed(make_config(packing={"row_len_tokens": 10, "strategy": "concat"}))
+    assert [row["seq_lengths"] for row in rows(artifact)] == [[5, 5], [10], [10]]
+    assert artifact.counts["documents_split"] == 1
+
+
 def test_counts_add_up(tmp_path, make_config):
     """Documents of 10, 3 and 4 tokens in rows of 4, the long one truncated: 6 tokens are dropped and counted."""
     write_jsonl(tmp_path / "corpus/a.jsonl", ["abcdefgh", "x", "yz"])

@@ -156,10 +156,12 @@ def test_bad_lines_are_judged_at_the_end_over_all_shards(tmp_path, make_config):
     (tmp_path / "corpus" / "b.jsonl").write_bytes(b"{\n[]\n")
     tokens = tokenize(make_config())
     assert quarantined_by_reason(tokens) == {"json_syntax": 1, "not_object": 1}
-    require_few_bad_lines(tokens, 0.2)
+    store = Store(make_config().store_uri)
+    shards = discover_sources(make_config().discovery, 10**9, store=store).shards
+    require_few_bad_lines(shards, tokens, 0.2)
     with pytest.raises(InputError) as caught:
-        require_few_bad_lines(tokens, 0.19)
+        require_few_bad_lines(shards, tokens, 0.19)
     assert str(caught.value).startswith(
         "tokenization: 2 of 10 documents are quarantined, more than tokenization.max_bad_fraction = 0.19 allows. "
-        "a-00001: 1 json_syntax, 1 not_object. "
+        f"{tmp_path}/corpus/b.jsonl: 1 json_syntax, 1 not_object in {tokens[1].uri}. "
     )
