@@ -10,6 +10,7 @@ Reasons: ``invalid_utf8``, ``json_syntax``, ``lone_surrogate``, ``too_deep``, ``
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +75,7 @@ def _repeated_key(line: bytes) -> str | None:
 
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal repeated
-        seen: set[str] = set()
-        repeated = next((key for key, _ in pairs if key in seen or seen.add(key)), None)  # type: ignore[func-returns-value]
+        repeated = next((key for key, count in Counter(key for key, _ in pairs).items() if count > 1), None)
         return {}
 
     try:
