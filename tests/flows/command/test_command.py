@@ -95,7 +95,7 @@ def test_a_failing_shard_gives_exit_code_1_and_its_name(cpt, tmp_path):
         (["plan", "nothing.yaml"], "nothing.yaml: no such file; expected the path of a YAML configuration"),
         (["prepare", "config.yaml", "--set", "packing.row_len=1"], "packing.row_len is not a key; did you mean"),
         (["run", "config.yaml"], "training is missing; add a training section"),
-        (["inspect", "nowhere/x/y"], "holds no artifact.json; expected the folder of an artifact"),
+        (["inspect", "nowhere/x/y"], "holds no artifact.json that can be read; expected"),
         (
             ["prepare", "config.yaml", "--set", "discovery.sources.0.uris=[gone/*.jsonl]"],
             "gone/*.jsonl matches no file",
