@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-matrix test-cluster check bench bench-quick bench-train torture screenshots clean
 
 setup: .venv/installed
 
@@ -24,14 +24,38 @@ demo/corpus/code-held-out.jsonl: | setup
 test: setup
 	$(BIN)/pytest
 
+# Whole tables of which `make test` runs a part; writes docs/promises.md.
+test-matrix: setup
+	$(BIN)/python -m tests.matrix
+
+# Real launchers: two hosts made of network namespaces, a Slurm of three nodes. Needs root and the Debian packages
+# openssh-server, pdsh, iproute2, slurm-wlm and munge.
+test-cluster: setup
+	$(BIN)/pytest -m cluster tests/cluster
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Peers, corpora and tokenizers are fetched into build/bench the first time.
 bench: setup
 	$(BIN)/python -m tests.benchmarks
+
+bench-quick: setup
+	$(BIN)/python -m tests.benchmarks --quick
+
+# Training beside a plain Hugging Face Trainer; writes to build/bench.
+bench-train: setup
+	$(BIN)/python -m tests.benchmarks training
+
+torture: setup
+	$(BIN)/python -m tests.faults --write
+	$(BIN)/python -m tests.faults.trainings --write
+
+screenshots: setup
+	$(BIN)/python -m tests.screenshots
 
 clean:
 	rm -rf .venv demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

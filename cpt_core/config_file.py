@@ -60,6 +60,8 @@ def with_absolute_paths(config: PipelineConfig, folder: Path | None = None) -> P
     for source in values["discovery"]["sources"]:
         source["uris"] = [absolute(uri) for uri in source["uris"]]
     values["tokenization"]["tokenizer"] = absolute_if_there(config.tokenization.tokenizer)
+    if config.tokenization.repairs:
+        values["tokenization"]["repairs"] = absolute(config.tokenization.repairs)
     if config.training:
         values["training"]["model"] = absolute_if_there(config.training.model)
         if config.training.output_dir:

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cpt_core.artifacts import Artifact, Draft, commit, find, missing_files
@@ -24,9 +22,15 @@ from cpt_core.errors import ConservationError, StoreError
 from cpt_core.permutation import mix64, seed_from
 from cpt_core.schemas import DOCUMENT_INDEX, HELD_OUT, SHARD_TOTALS, TOKEN_SHARD, TRAIN, require_columns
 from cpt_core.storage import Store
+from cpt_core.table_digest import TableDigest, table_digest
+from cpt_core.table_file import TableFile
 
 STAGE = "index"
 STAGE_VERSION = 1
+ROWS_IN_GROUP = 100_000
+"""Of a row group: thousands of small shards must not become thousands of row groups."""
+STORED_BYTES_PER_DOCUMENT = 4
+"""Guess; only the message of a full disk relies on it."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +75,17 @@ def build_index(shards: list[TokenizedShard], config: PipelineConfig, *, store: 
     if (artifact := find(store, STAGE, config.name, key_parts)) is not None:
         return artifact
     started = time.perf_counter()
-    fractions = {source.name: source.held_out_fraction for source in config.discovery.sources}
-    with store.staging() as folder:
+    num_documents = sum(shard.tokens.counts["documents_out"] for shard in shards)
+    with store.staging(num_documents * STORED_BYTES_PER_DOCUMENT) as folder:
         staged = {"documents": folder / "documents.parquet", "shards": folder / "shards.parquet"}
-        totals = []
-        with pq.ParquetWriter(staged["documents"], DOCUMENT_INDEX, compression="zstd") as writer:
-            for shard in shards:
-                documents = _documents_of(shard, fractions[shard.source], config.packing.seed, store)
-                if documents.height:
-                    writer.write_table(documents.to_arrow().cast(DOCUMENT_INDEX))
-                totals.append(_totals_of(shard, documents))
-        pq.write_table(pa.Table.from_pylist(totals, schema=SHARD_TOTALS), staged["shards"])
-        counts = _counts(staged["documents"], shards)
-        return commit(store, Draft(STAGE, config.name, key_parts, staged, counts, time.perf_counter() - started))
+        totals, counts, digest = _write_documents(staged["documents"], shards, config, store)
+        _require_conserved(counts, shards)
+        shard_totals = pa.Table.from_pylist(totals, schema=SHARD_TOTALS)
+        with TableFile(staged["shards"], SHARD_TOTALS) as writer:
+            writer.write_table(shard_totals)
+        logical = {"documents": digest, "shards": table_digest(SHARD_TOTALS, [shard_totals])}
+        seconds = time.perf_counter() - started
+        return commit(store, Draft(STAGE, config.name, key_parts, staged, counts, seconds, logical))
 
 
 def is_held_out(tokens_key: str, num_rows: int, fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -104,56 +106,89 @@ def is_held_out(tokens_key: str, num_rows: int, fraction: float, seed: int) -> N
     return scattered < np.uint64(int(fraction * 2**64))
 
 
-def _documents_of(shard: TokenizedShard, fraction: float, seed: int, store: Store) -> pl.DataFrame:
+def _write_documents(
+    path: Path, shards: list[TokenizedShard], config: PipelineConfig, store: Store
+) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
+    """Write the list: (totals of each shard, counts, logical digest)."""
+    fractions = {source.name: source.held_out_fraction for source in config.discovery.sources}
+    totals, count, digest = [], _Count(), TableDigest(DOCUMENT_INDEX)
+    waiting: list[pa.Table] = []
+    rows_waiting = 0
+    with TableFile(path, DOCUMENT_INDEX, compression="zstd") as writer:
+        for shard in shards:
+            lengths = _lengths_of(shard, store)
+            held_out = is_held_out(shard.tokens.key, len(lengths), fractions[shard.source], config.packing.seed)
+            waiting.append(_rows_of(shard, lengths, held_out))
+            digest.update(waiting[-1])
+            totals.append(count.add(shard, lengths, held_out))
+            rows_waiting += len(lengths)
+            if rows_waiting >= ROWS_IN_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting, rows_waiting = [], 0
+        if rows_waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    return totals, count.result(), digest.hexdigest()
+
+
+def _lengths_of(shard: TokenizedShard, store: Store) -> NDArray[np.int32]:
+    """int32[documents], in tokens."""
     if missing := missing_files(store, shard.tokens):
         raise StoreError(f"{shard.tokens.uri}: {', '.join(missing)} is gone or has another size; run again")
-    with store.open(shard.tokens.path("tokens")) as stream:
-        require_columns(pq.read_schema(stream), TOKEN_SHARD, shard.tokens.uri)
-        stream.seek(0)
-        lengths = pl.read_parquet(stream, columns=["num_tokens"])
-    held_out = is_held_out(shard.tokens.key, lengths.height, fraction, seed)
-    return lengths.select(
-        source=pl.lit(shard.source),
-        shard=pl.lit(shard.ordinal, pl.Int32),
-        row=pl.int_range(pl.len(), dtype=pl.Int64),
-        num_tokens="num_tokens",
-        split=pl.when(pl.Series(held_out)).then(pl.lit(HELD_OUT)).otherwise(pl.lit(TRAIN)),
+    with store.open_parquet(shard.tokens.path("tokens")) as parquet:
+        require_columns(parquet.schema_arrow, TOKEN_SHARD, shard.tokens.uri)
+        return parquet.read(["num_tokens"], use_threads=False).column(0).to_numpy()
+
+
+def _rows_of(shard: TokenizedShard, lengths: NDArray[np.int32], held_out: NDArray[np.bool_]) -> pa.Table:
+    splits = pa.DictionaryArray.from_arrays(pa.array(held_out.astype(np.int8)), [TRAIN, HELD_OUT]).dictionary_decode()
+    return pa.Table.from_arrays(
+        [
+            pa.repeat(shard.source, len(lengths)),
+            pa.repeat(pa.scalar(shard.ordinal, pa.int32()), len(lengths)),
+            pa.array(np.arange(len(lengths), dtype=np.int64)),
+            pa.array(lengths),
+            splits,
+        ],
+        schema=DOCUMENT_INDEX,
     )
 
 
-def _totals_of(shard: TokenizedShard, documents: pl.DataFrame) -> dict[str, Any]:
-    totals: dict[str, Any] = {
-        "source": shard.source,
-        "shard": shard.ordinal,
-        "tokens_key": shard.tokens.key,
-    }
-    for split in (TRAIN, HELD_OUT):
-        lengths = documents.filter(pl.col("split") == split)["num_tokens"]
-        totals |= {f"{split}_documents": lengths.len(), f"{split}_tokens": int(lengths.cast(pl.Int64).sum())}
-    return totals
+class _Count:
+    """Documents and tokens of each source and split, as they are listed."""
+
+    def __init__(self) -> None:
+        self._sources: dict[tuple[str, str], dict[str, int]] = {}
+
+    def add(self, shard: TokenizedShard, lengths: NDArray[np.int32], held_out: NDArray[np.bool_]) -> dict[str, Any]:
+        """One more shard; its totals."""
+        totals: dict[str, Any] = {"source": shard.source, "shard": shard.ordinal, "tokens_key": shard.tokens.key}
+        for split, chosen in ((TRAIN, lengths[~held_out]), (HELD_OUT, lengths[held_out])):
+            documents, tokens = len(chosen), int(chosen.sum(dtype=np.int64))
+            totals |= {f"{split}_documents": documents, f"{split}_tokens": tokens}
+            if documents:
+                counted = self._sources.setdefault(
+                    (shard.source, split), {"documents": 0, "tokens": 0, "max_tokens": 0}
+                )
+                counted["documents"] += documents
+                counted["tokens"] += tokens
+                counted["max_tokens"] = max(counted["max_tokens"], int(chosen.max()))
+        return totals
+
+    def result(self) -> dict[str, Any]:
+        """Totals, and each source and split."""
+        return {
+            **{unit: sum(counted[unit] for counted in self._sources.values()) for unit in ("documents", "tokens")},
+            "sources": [
+                {"source": source, "split": split, **counted}
+                for (source, split), counted in sorted(self._sources.items())
+            ],
+        }
 
 
-def _counts(documents: Path, shards: list[TokenizedShard]) -> dict[str, Any]:
-    per_source = (
-        pl.scan_parquet(documents)
-        .group_by("source", "split")
-        .agg(
-            documents=pl.len(),
-            tokens=pl.col("num_tokens").cast(pl.Int64).sum(),
-            max_tokens=pl.col("num_tokens").max(),
-        )
-        .sort("source", "split")
-        .collect()
-    )
-    counts = {
-        "documents": int(per_source["documents"].sum()),
-        "tokens": int(per_source["tokens"].sum()),
-        "sources": per_source.to_dicts(),
-    }
+def _require_conserved(counts: dict[str, Any], shards: list[TokenizedShard]) -> None:
     recorded = {
         "documents": sum(shard.tokens.counts["documents_out"] for shard in shards),
         "tokens": sum(shard.tokens.counts["tokens"] for shard in shards),
     }
     if any(counts[unit] != recorded[unit] for unit in recorded):
         raise ConservationError(f"indexing: the token shards record {recorded}, but their files hold {counts}")
-    return counts

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from cpt_core.artifacts import Artifact, damaged_files, read_record
 from cpt_core.errors import ConfigError
+from cpt_core.printable import printable
 from cpt_core.storage import Store
 
 SHOWN_CHARACTERS = 160
@@ -61,7 +62,7 @@ def describe(found: dict[str, Any]) -> str:
     for entry in found["entries"]:
         lines.append("")
         lines += _describe_entry(entry)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _split(uri: str) -> tuple[str, str, str]:
@@ -94,7 +95,7 @@ def _quarantined(store: Store, artifact: Artifact, shown: int) -> list[dict[str,
         return []
     rows = _first_rows(store, artifact.path("quarantine"), shown)
     return [
-        {**row, "detail": _escape(row["detail"]), "raw": _escape(row["raw"].decode(errors="backslashreplace"))}
+        {**row, "detail": escape(row["detail"]), "raw": escape(row["raw"].decode(errors="backslashreplace"))}
         for row in rows
     ]
 
@@ -134,12 +135,13 @@ def _tokenizer(store: Store, tokens: Artifact) -> Tokenizer | None:
 def _decode(tokenizer: Tokenizer | None, ids: list[int]) -> str | None:
     if tokenizer is None:
         return None
-    return _escape(tokenizer.decode(ids[: 2 * SHOWN_CHARACTERS], skip_special_tokens=False))
+    return escape(tokenizer.decode(ids[: 2 * SHOWN_CHARACTERS], skip_special_tokens=False))
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """The first characters of a text from the data, on one line and without anything that drives a terminal."""
     short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
-    return "".join(character if character.isprintable() else f"{character!a}"[1:-1] for character in short)
+    return printable(short)
 
 
 def _describe_entry(entry: dict[str, Any]) -> list[str]:

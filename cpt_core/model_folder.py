@@ -6,15 +6,19 @@ Promise: equal bytes under any path give one digest; a hub model is named by an 
 Never: runs code that a model brings along, reads pickled weights, or imports torch.
 """
 
+import json
+import math
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from cpt_core.errors import ConfigError, InputError
-from cpt_core.fingerprint import fingerprint
-from cpt_core.storage import sha256_of
+from cpt_core.fingerprint import fingerprint, sealed_json, unsealed_json
+from cpt_core.storage import Store, sha256_of, stat_input
 
 CONFIG_NAME = "config.json"
+MEMORY_FOLDER = "model_memory"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILES = ["*.json", "*.safetensors"]
 
@@ -35,7 +39,7 @@ def resolve_model(model: str, revision: str | None) -> Path:
     if revision is None:
         raise ConfigError(
             f"model is {model!r}: no such folder, and as a hub id it needs `revision`; set it to a commit of the hub "
-            "repository, so that the same configuration always means the same model"
+            "repository, 40 hexadecimal digits, so that the same configuration always means the same model"
         )
     folder = _download(model, revision)
     _require_loadable(folder)
@@ -47,9 +51,48 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def model_digest(folder: Path) -> str:
-    """sha256 over names and bytes of config.json and the weights, in hexadecimal."""
-    return fingerprint({path.name: _sha256(path) for path in _identifying_files(folder)})
+def model_digest(folder: Path, store: Store | None = None) -> str:
+    """sha256 over names and bytes of config.json and the weights, in hexadecimal.
+
+    Args:
+        folder: of the model.
+        store: remembers the digest for as long as no file changes its size, times or inode; None reads every byte.
+    """
+    if store is None:
+        return fingerprint({path.name: _sha256(path) for path in _identifying_files(folder)})
+    seen = _seen(folder)
+    name = f"{MEMORY_FOLDER}/{seen[:16]}.json"
+    try:
+        return str(unsealed_json(store.read_bytes(name))["model"])
+    except (FileNotFoundError, ValueError, KeyError):
+        digest = model_digest(folder)
+    if _seen(folder) == seen:
+        store.replace(name, sealed_json({"model": digest}))
+    return digest
+
+
+def num_parameters(folder: Path) -> int | None:
+    """Numbers in all weights, from the heads of the files alone; None for a model without weights.
+
+    Raises:
+        ConfigError: when a file is no safetensors file.
+    """
+    files = weight_files(folder)
+    return sum(map(_num_parameters, files)) if files else None
+
+
+def _num_parameters(path: Path) -> int:
+    try:
+        with path.open("rb") as stream:
+            head = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        return sum(math.prod(tensor["shape"]) for name, tensor in head.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
+        raise ConfigError(f"{path}: is no safetensors file: {error}; save the model again") from None
+
+
+def _seen(folder: Path) -> str:
+    """The files as they are listed."""
+    return fingerprint([asdict(stat_input(str(path))) for path in _identifying_files(folder)])
 
 
 def _identifying_files(folder: Path) -> Iterator[Path]:

@@ -12,11 +12,13 @@ below n.
 """
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 6
+Network = Callable[[NDArray[np.uint64], int, NDArray[np.uint64]], NDArray[np.uint64]]
 
 
 def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -45,12 +47,21 @@ def permute(positions: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64
     Returns:
         int64 array of the same length, values in 0..n-1.
     """
+    return _walk(_feistel, positions, n, seed)
+
+
+def positions_of(indices: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:
+    """Where each of ``indices`` stands: the inverse of ``permute``, with the same arguments and cost."""
+    return _walk(_feistel_inverse, indices, n, seed)
+
+
+def _walk(network: Network, values: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:
     half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
     round_keys = mix64(np.uint64(seed) ^ mix64(np.arange(ROUNDS, dtype=np.uint64)))
-    result = _feistel(positions.astype(np.uint64), half_bits, round_keys)
+    result = network(values.astype(np.uint64), half_bits, round_keys)
     outside = result >= np.uint64(n)
     while outside.any():
-        result[outside] = _feistel(result[outside], half_bits, round_keys)
+        result[outside] = network(result[outside], half_bits, round_keys)
         outside = result >= np.uint64(n)
     return result.astype(np.int64)
 
@@ -61,4 +72,13 @@ def _feistel(values: NDArray[np.uint64], half_bits: int, round_keys: NDArray[np.
     left, right = values >> shift, values & mask
     for key in round_keys:
         left, right = right, left ^ (mix64(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _feistel_inverse(values: NDArray[np.uint64], half_bits: int, round_keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    mask = np.uint64((1 << half_bits) - 1)
+    shift = np.uint64(half_bits)
+    left, right = values >> shift, values & mask
+    for key in round_keys[::-1]:
+        left, right = right ^ (mix64(left ^ key) & mask), left
     return (left << shift) | right

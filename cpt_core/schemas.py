@@ -10,9 +10,14 @@ Token shard, one row a document::
 Quarantine, one row a rejected line, beside the token shard that needs it::
 
     line, byte_offset               as above
+    size_bytes   int64              length of the line without its line end (0 for parquet input)
+    sha256       string             of the whole line without its line end, in hexadecimal
     reason       string             code, see cpt_core.tokenization.parsing
     detail       string             what was wrong, without any document text
     raw          binary             the line itself, capped
+
+The file's name is in neither: equal bytes under another path are the same artifact. `cpt quarantine` joins it from the
+manifest.
 
 Document index, one row a document, in order of (source, shard, row)::
 
@@ -46,9 +51,12 @@ import pyarrow as pa
 
 from cpt_core.errors import StoreError
 
+_ITEM = "element"
+"""Items that cannot be null are written and read faster."""
+
 TOKEN_SHARD = pa.schema(
     [
-        pa.field("input_ids", pa.large_list(pa.int32()), nullable=False),
+        pa.field("input_ids", pa.large_list(pa.field(_ITEM, pa.int32(), nullable=False)), nullable=False),
         pa.field("num_tokens", pa.int32(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),
         pa.field("byte_offset", pa.int64(), nullable=False),
@@ -59,6 +67,8 @@ QUARANTINE = pa.schema(
     [
         pa.field("line", pa.int64(), nullable=False),
         pa.field("byte_offset", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("raw", pa.binary(), nullable=False),
@@ -100,10 +110,10 @@ PIECE = pa.struct(
 
 PACKED_SHARD = pa.schema(
     [
-        pa.field("input_ids", pa.list_(pa.int32()), nullable=False),
-        pa.field("seq_lengths", pa.list_(pa.int32()), nullable=False),
+        pa.field("input_ids", pa.list_(pa.field(_ITEM, pa.int32(), nullable=False)), nullable=False),
+        pa.field("seq_lengths", pa.list_(pa.field(_ITEM, pa.int32(), nullable=False)), nullable=False),
         pa.field("num_tokens", pa.int32(), nullable=False),
-        pa.field("pieces", pa.list_(PIECE), nullable=False),
+        pa.field("pieces", pa.list_(pa.field(_ITEM, PIECE, nullable=False)), nullable=False),
     ]
 )
 

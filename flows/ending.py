@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Failed
 
 from cpt_core.errors import CptError
+from tasks.run_log import library_log_in_run
 
 Params = ParamSpec("Params")
 
@@ -21,7 +22,8 @@ def failing_in_one_line(
     @functools.wraps(function)
     def wrapped(*args: Params.args, **kwargs: Params.kwargs) -> dict[str, Any] | State[Any]:
         try:
-            return function(*args, **kwargs)
+            with library_log_in_run():
+                return function(*args, **kwargs)
         except CptError as error:
             get_run_logger().error("%s", error)
             return Failed(message=str(error), data=error)

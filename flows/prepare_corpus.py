@@ -11,6 +11,8 @@ from tasks.discovery import discover
 from tasks.indexing import index_corpus
 from tasks.packing import pack_corpus
 from tasks.prepared import Prepared
+from tasks.run_page import label_run, show_outputs
+from tasks.runners import require_runner
 from tasks.tokenization import tokenize_corpus
 
 
@@ -18,11 +20,15 @@ from tasks.tokenization import tokenize_corpus
 @failing_in_one_line
 def prepare_corpus(config: PipelineConfig) -> dict[str, Any]:
     """Discover, tokenize, index and pack a corpus."""
-    return prepare(config).summary()
+    prepared = prepare(config)
+    show_outputs(prepared)
+    return prepared.summary()
 
 
 def prepare(config: PipelineConfig) -> Prepared:
     """The four data stages, inside whichever flow runs them."""
+    require_runner(config.orchestration)
+    label_run(config)
     clock = StageClock()
     manifest = discover(config)
     clock.lap("discovery")

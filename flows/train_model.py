@@ -9,6 +9,7 @@ from flows.ending import failing_in_one_line
 from flows.prepare_corpus import prepare
 from tasks.evaluation import evaluate_base, evaluate_trained
 from tasks.prepared import Prepared
+from tasks.run_page import show_outputs
 from tasks.trained import Trained
 from tasks.training import train_corpus
 
@@ -17,7 +18,10 @@ from tasks.training import train_corpus
 @failing_in_one_line
 def train_model(config: PipelineConfig) -> dict[str, Any]:
     """Train on the packed rows of the configuration; data stages that are not in the store yet run first."""
-    return train(prepare(config), config).summary()
+    prepared = prepare(config)
+    trained = train(prepared, config)
+    show_outputs(prepared, trained)
+    return trained.summary()
 
 
 def train(prepared: Prepared, config: PipelineConfig) -> Trained:

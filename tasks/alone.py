@@ -1,13 +1,18 @@
 """Stages that run outside a graph: one shard for ``cpt retry-shard``, one more node for ``cpt train``."""
 
+import logging
+
 from cpt_core.artifacts import Artifact
 from cpt_core.config import PipelineConfig
-from cpt_core.discovery import discover_sources
 from cpt_core.errors import ConfigError
 from cpt_core.storage import Store
-from cpt_core.tokenization import load_tokenizer, tokenize_shard
+from cpt_core.tokenization import load_tokenizer
 from cpt_core.training import train_model
+from tasks.computing import computing_shards
 from tasks.planning import plan_run
+from tasks.shards import find_shard
+
+logger = logging.getLogger(__name__)
 
 
 def tokenize_one(config: PipelineConfig, shard_name: str) -> Artifact:
@@ -16,16 +21,10 @@ def tokenize_one(config: PipelineConfig, shard_name: str) -> Artifact:
     Raises:
         ConfigError: when no shard has this name.
     """
-    store = Store(config.store_uri)
-    shards = discover_sources(config.discovery, config.tokenization.shard_size_bytes, store=store).shards
-    wanted = next((shard for shard in shards if shard.name == shard_name), None)
-    if wanted is None:
-        raise ConfigError(
-            f"{shard_name} is no shard of {config.name}; its {len(shards)} shards are {shards[0].name} to "
-            f"{shards[-1].name}"
-        )
-    tokenizer = load_tokenizer(config.tokenization)
-    return tokenize_shard(wanted, config.tokenization, tokenizer=tokenizer, store=store)
+    store = Store(config.store_uri, config.verify)
+    wanted = find_shard(config, store, shard_name)
+    with computing_shards([wanted], load_tokenizer(config.tokenization), store, config, logger.info) as compute:
+        return compute(wanted)
 
 
 def join_training(config: PipelineConfig) -> Artifact:
@@ -33,8 +32,11 @@ def join_training(config: PipelineConfig) -> Artifact:
 
     Raises:
         ConfigError: when the packed rows are not in the store yet.
+        InputError: when more lines are quarantined than the configuration allows.
     """
-    prepared = plan_run(config, with_training=False).prepared
+    plan = plan_run(config, with_training=False)
+    plan.require_few_bad_lines()
+    prepared = plan.prepared
     if prepared is None:
         raise ConfigError(
             f"{config.store_uri}: the packed rows of {config.name} are not in the store; run `cpt prepare CONFIG` once "
@@ -43,7 +45,7 @@ def join_training(config: PipelineConfig) -> Artifact:
     return train_model(
         prepared.train_rows,
         config.require_training(),
-        store=Store(config.store_uri),
+        store=Store(config.store_uri, config.verify),
         name=config.name,
         tokenizer_uri=str(prepared.tokenizer.folder),
     )

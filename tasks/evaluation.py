@@ -1,25 +1,30 @@
 """Task: score a model on held-out rows."""
 
-from pathlib import Path
 from typing import Any, cast
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from cpt_core.artifacts import Artifact, find
+from cpt_core.artifacts import Artifact
 from cpt_core.config import PipelineConfig
 from cpt_core.evaluation import evaluate_model
-from cpt_core.evaluation.stage import STAGE as EVALUATION_STAGE
-from cpt_core.evaluation.stage import evaluation_key_parts
 from cpt_core.storage import Store
 from tasks.prepared import Prepared
 from tasks.progress import StageProgress
+from tasks.repeating import REPEATED
+from tasks.stage_lines import describe_losses
 
 STAGE = "evaluation"
 
 
-@task(name="evaluate", task_run_name="evaluate {which}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="evaluate",
+    task_run_name="evaluate {which}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **REPEATED,
+)
 def score_held_out_rows(
     model_uri: str, revision: str | None, which: str, prepared: Prepared, config: PipelineConfig
 ) -> State[Any] | Artifact:
@@ -31,7 +36,7 @@ def score_held_out_rows(
         config.evaluation,
         config.require_training(),
         revision=revision,
-        store=Store(config.store_uri),
+        store=Store(config.store_uri, config.verify),
         name=f"{config.name}-{which}",
     )
     progress.finish(describe_losses(losses, which))
@@ -47,21 +52,6 @@ def evaluate_base(prepared: Prepared, config: PipelineConfig) -> Artifact | None
 def evaluate_trained(trained: Artifact, prepared: Prepared, config: PipelineConfig) -> Artifact | None:
     """Losses of the trained model, or None when nothing is held out."""
     return _evaluate(trained.counts["hf_model_uri"], None, "trained", prepared, config)
-
-
-def find_losses(model_folder: Path, which: str, prepared: Prepared, config: PipelineConfig) -> Artifact | None:
-    """Losses that are in the store already; None also when nothing is held out."""
-    if not prepared.held_out_rows:
-        return None
-    key_parts = evaluation_key_parts(model_folder, prepared.held_out_rows, config.evaluation, config.require_training())
-    return find(Store(config.store_uri), EVALUATION_STAGE, f"{config.name}-{which}", key_parts)
-
-
-def describe_losses(losses: Artifact, which: str) -> str:
-    """The stage in one line."""
-    how = ", cached" if losses.is_cached else ""
-    listed = ", ".join(f"{source} {score['loss']:.4f}" for source, score in losses.counts["sources"].items())
-    return f"{which} model{how}: held-out loss {listed}"
 
 
 def _evaluate(

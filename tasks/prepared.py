@@ -8,8 +8,6 @@ from cpt_core.manifest import Manifest
 from cpt_core.schemas import HELD_OUT, TRAIN
 from cpt_core.tokenization import TextTokenizer
 
-TOKENIZER_BACKEND = "huggingface"
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -50,8 +48,10 @@ class Prepared:
             "documents_in": _total(self.tokens, "documents_in"),
             "documents_out": _total(self.tokens, "documents_out"),
             "documents_quarantined": _total(self.tokens, "documents_quarantined"),
+            "documents_repaired": _total(self.tokens, "documents_repaired"),
             "tokens": _total(self.tokens, "tokens"),
             "files": self.manifest.files,
+            "repeated_files": self.manifest.repeated_files(),
             "shards_total": len(self.tokens),
             "shards_cached": cached,
             "shards_computed": len(self.tokens) - cached,
@@ -62,7 +62,7 @@ class Prepared:
             "documents_split": _total(self.packed, "documents_split"),
             "documents_dropped": _total(self.packed, "documents_dropped"),
             "tokens_dropped": _total(self.packed, "tokens_dropped"),
-            "tokenizer_backend": TOKENIZER_BACKEND,
+            "tokenizer_backend": "+".join(sorted({artifact.counts["tokenizer_backend"] for artifact in self.tokens})),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "artifacts": {
                 "tokens": [artifact.uri for artifact in self.tokens],

@@ -1,24 +1,23 @@
 """How far a stage is: told to the Prefect UI and to whoever listens in this process.
 
 In: counts from stages while they work.
-Out: a progress artifact (throttled), calls of the listeners, one log line at the end.
+Out: a progress artifact (throttled) with the time left, calls of the listeners, one log line at the end.
 Never: document text, or an update for every document.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
+from tasks.run_page import in_display
+
 SECONDS_BETWEEN_UPDATES = 2.0
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,30 +51,38 @@ def listen(listener: Listener) -> None:
 
 
 class StageProgress:
-    """The progress of one stage of one run; may be advanced from several threads."""
+    """The progress of one stage of one run; may be moved from several threads."""
 
     def __init__(self, stage: str, total: int, unit: str) -> None:
         self._stage, self._total, self._unit = stage, total, unit
         self._done = 0
+        self._left = TimeLeft()
         self._lock = threading.Lock()
         self._last_update = time.monotonic()
-        self._artifact_id: UUID | None = None
-        if FlowRunContext.get() is not None:
-            created = create_progress_artifact(progress=0.0, key=stage, description=f"{stage}: {total} {unit}")
-            self._artifact_id = created if isinstance(created, UUID) else None
+        described = f"{stage}: {total:,} {unit}"
+        created = in_display(lambda: create_progress_artifact(progress=0.0, key=stage, description=described))
+        self._artifact_id = created if isinstance(created, UUID) else None
         self._tell(Progress(stage, 0, total, unit, ""))
 
-    def advance(self, units: int, detail: str) -> None:
-        """Some more units are finished."""
+    def advance(self, units: int, detail: str, fraction: float | None = None) -> None:
+        """Some more units are finished, or none but a part of one.
+
+        Args:
+            units: how many.
+            detail: what has been done so far, in words.
+            fraction: of the work done, where that says more than the number of units.
+        """
         with self._lock:
-            self._done += units
-            self._show(detail)
+            self._done = min(self._done + units, self._total)  # a unit whose batch broke runs again
+            percent, shown = self._moved(detail, fraction)
+        self._update_if_due(percent, shown)
 
     def reach(self, units: int, detail: str) -> None:
         """So many units are finished."""
         with self._lock:
             self._done = units
-            self._show(detail)
+            percent, shown = self._moved(detail, None)
+        self._update_if_due(percent, shown)
 
     def finish(self, summary: str) -> None:
         """The stage has ended."""
@@ -84,21 +91,54 @@ class StageProgress:
         if FlowRunContext.get() is not None:
             get_run_logger().info("%s: %s", self._stage, summary)
 
-    def _show(self, detail: str) -> None:
+    def _moved(self, detail: str, fraction: float | None) -> tuple[float, str]:
+        """Tell who listens; (percent, description) for the artifact."""
         self._tell(Progress(self._stage, self._done, self._total, self._unit, detail))
-        if time.monotonic() - self._last_update >= SECONDS_BETWEEN_UPDATES:
-            self._last_update = time.monotonic()
-            self._update_artifact(100.0 * self._done / max(1, self._total), detail)
+        part = self._done / max(1, self._total) if fraction is None else fraction
+        return 100.0 * part, f"{self._done:,} of {self._total:,} {self._unit}; {detail}{self._left.after(part)}"
+
+    def _update_if_due(self, percent: float, shown: str) -> None:
+        """Without the lock: a slow server must not stop the other threads."""
+        with self._lock:
+            is_due = time.monotonic() - self._last_update >= SECONDS_BETWEEN_UPDATES
+            if is_due:
+                self._last_update = time.monotonic()
+        if is_due:
+            self._update_artifact(percent, shown)
 
     def _update_artifact(self, percent: float, detail: str) -> None:
-        if self._artifact_id is None:
-            return
-        try:
-            update_progress_artifact(self._artifact_id, progress=percent, description=f"{self._stage}: {detail}")
-        except httpx.HTTPError as error:  # a display that fails must not fail the work that it shows
-            logger.warning("the progress of %s could not be shown: %s", self._stage, error)
+        if (artifact_id := self._artifact_id) is not None:
+            described = f"{self._stage}: {detail}"
+            in_display(lambda: update_progress_artifact(artifact_id, progress=percent, description=described))
 
     @staticmethod
     def _tell(progress: Progress) -> None:
         for listener in _listeners:
             listener(progress)
+
+
+class TimeLeft:
+    """Extrapolates from the first sign of progress on: what was done before, or by an earlier run, took no time."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+
+    def after(self, fraction: float) -> str:
+        """Such as ``, 3 min 20 s left``; empty while nobody can know."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (fraction, now)
+        before, since = self._first
+        if fraction <= before or fraction >= 1.0:
+            return ""
+        return f", {describe_seconds((now - since) * (1.0 - fraction) / (fraction - before))} left"
+
+
+def describe_seconds(seconds: float) -> str:
+    """Two units at most: 45 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

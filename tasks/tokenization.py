@@ -1,13 +1,13 @@
 """Tasks: tokenize shards, alone or in batches."""
 
-import os
+import logging
 from dataclasses import replace
 from typing import Any
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 
-from cpt_core.artifacts import Artifact, key_of
+from cpt_core.artifacts import Artifact
 from cpt_core.config import PipelineConfig
 from cpt_core.errors import ShardsFailedError
 from cpt_core.manifest import Manifest, Shard
@@ -15,34 +15,54 @@ from cpt_core.storage import Store
 from cpt_core.tokenization import (
     TextTokenizer,
     load_tokenizer,
-    quarantined_by_reason,
+    recall_tokenizer,
     remember_tokenizer,
     require_few_bad_lines,
-    token_key_parts,
-    tokenize_shard,
+    tokenizer_here,
 )
 from tasks.batches import Outcome, compute_units, run_in_batches
+from tasks.computing import ShardComputer, computing_shards, num_workers
 from tasks.progress import StageProgress
+from tasks.remedies import how_to_retry
+from tasks.repeating import REPEATED
+from tasks.run_log import library_log_in_run
+from tasks.run_page import show_table
+from tasks.runners import cluster_runner, thread_runner
+from tasks.shards import find_shard, first_of_each_key, token_keys
+from tasks.stage_lines import describe_tokens
+from tasks.tables import failed_shards, tokenized_sources
 
 STAGE = "tokenization"
 
+logger = logging.getLogger(__name__)
 
-@task(name="tokenize", task_run_name="tokenize {label}", cache_policy=NO_CACHE, persist_result=False)
-def tokenize_batch(
-    units: list[Shard],
-    label: str,
-    config: PipelineConfig,
-    tokenizer: TextTokenizer,
-    store: Store,
-    progress: StageProgress,
-) -> State[Any] | Outcome[Shard]:
+
+OPTIONS: dict[str, Any] = {
+    "name": "tokenize",
+    "task_run_name": "tokenize {label}",
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    **REPEATED,
+}
+
+
+@task(**OPTIONS)
+def tokenize_batch(units: list[Shard], label: str, compute: ShardComputer) -> State[Any] | Outcome[Shard]:
     """Shards -> token shards. The state is named Cached when the store had them all."""
-    return compute_units(
-        units,
-        _name,
-        lambda shard: tokenize_shard(shard, config.tokenization, tokenizer=tokenizer, store=store),
-        progress,
-    )
+    return compute_units(units, _name, compute)
+
+
+@task(**OPTIONS)
+def tokenize_on_worker(
+    units: list[Shard], label: str, tokenizer: TextTokenizer, config: PipelineConfig
+) -> State[Any] | Outcome[Shard]:
+    """The same on a machine that has nothing of this run but the store."""
+    store = Store(config.store_uri, config.verify)
+    with (
+        library_log_in_run(),
+        computing_shards(units, tokenizer_here(tokenizer, store), store, config, logger.debug) as compute,
+    ):
+        return compute_units(units, _name, compute)
 
 
 def _name(shard: Shard) -> str:
@@ -56,55 +76,67 @@ def tokenize_corpus(manifest: Manifest, config: PipelineConfig) -> tuple[TextTok
         ShardsFailedError: when some shards failed; the others are committed.
         InputError: when more lines were quarantined than the configuration allows.
     """
-    tokenizer = load_tokenizer(config.tokenization)
-    store = Store(config.store_uri)
+    store = Store(config.store_uri, config.verify)
+    tokenizer = recall_tokenizer(config.tokenization, store)
     remember_tokenizer(tokenizer, store)
-    first_of_key = first_of_each_key(manifest, config, tokenizer)
-    units = [shard for shard in manifest.shards if first_of_key[shard.name] is shard]
+    firsts = first_of_each_key(token_keys(manifest, config, tokenizer))
+    units = [shard for position, shard in enumerate(manifest.shards) if firsts[position] == position]
     progress = StageProgress(STAGE, len(units), "shards")
-    outcome = run_in_batches(
-        tokenize_batch,
-        units,
-        _name,
-        {"config": config, "tokenizer": tokenizer, "store": store, "progress": progress},
-        config.orchestration.workers or os.cpu_count() or 1,
-    )
+    outcome = _tokenize(units, tokenizer, store, config, progress)
+    tokens = {
+        shard.name: _served(outcome.results[name], is_copy=name != shard.name)
+        for shard, first in zip(manifest.shards, firsts, strict=True)
+        if (name := manifest.shards[first].name) in outcome.results
+    }
+    _show(manifest, tokens, outcome.failures, config)
+    _require_all(outcome)
+    ordered = [tokens[shard.name] for shard in manifest.shards]
+    progress.finish(describe_tokens(ordered))
+    require_few_bad_lines(manifest.shards, ordered, config.tokenization.max_bad_fraction)
+    return tokenizer, ordered
+
+
+def tokenize_alone(config: PipelineConfig, shard_name: str) -> Artifact:
+    """One shard and no other.
+
+    Raises:
+        ConfigError: when no shard has this name.
+        ShardsFailedError: when it failed.
+    """
+    store = Store(config.store_uri, config.verify)
+    shard = find_shard(config, store, shard_name)
+    progress = StageProgress(STAGE, 1, "shards")
+    outcome = _tokenize([shard], load_tokenizer(config.tokenization), store, config, progress)
+    _require_all(outcome)
+    tokens = outcome.results[shard_name]
+    progress.finish(describe_tokens([tokens]))
+    return tokens
+
+
+def _tokenize(
+    shards: list[Shard], tokenizer: TextTokenizer, store: Store, config: PipelineConfig, progress: StageProgress
+) -> Outcome[Shard]:
+    workers = num_workers(config)
+    with computing_shards(shards, tokenizer, store, config, logger.info, progress.advance) as compute:
+        if config.orchestration.runner == "threads" or all(map(compute.has, shards)):
+            with thread_runner(workers) as runner:
+                return run_in_batches(tokenize_batch, shards, _name, {"compute": compute}, runner, compute.has)
+        remember_tokenizer(tokenizer, store)
+        sent = {"tokenizer": compute.tokenizer, "config": config}
+        with cluster_runner(config.orchestration, workers) as runner:
+            return run_in_batches(tokenize_on_worker, shards, _name, sent, runner, compute.has, compute.arrived)
+
+
+def _require_all(outcome: Outcome[Shard]) -> None:
     if outcome.failures:
-        raise ShardsFailedError(
-            STAGE,
-            outcome.failures,
-            "Mend the cause, then retry this run, or one shard alone with `cpt retry-shard CONFIG SHARD`",
-        )
-    tokens = [
-        _served(outcome.results[first.name], is_copy=first is not shard)
-        for shard in manifest.shards
-        for first in [first_of_key[shard.name]]
-    ]
-    progress.finish(describe_tokens(tokens))
-    require_few_bad_lines(manifest.shards, tokens, config.tokenization.max_bad_fraction)
-    return tokenizer, tokens
+        raise ShardsFailedError(STAGE, outcome.failures, how_to_retry(min(outcome.failures)))
 
 
-def first_of_each_key(manifest: Manifest, config: PipelineConfig, tokenizer: TextTokenizer) -> dict[str, Shard]:
-    """For each shard by name, the first shard of equal content: equal files are tokenized once."""
-    first_by_key: dict[str, Shard] = {}
-    firsts = {}
-    for shard in manifest.shards:
-        key = shard.problem or key_of(token_key_parts(shard, config.tokenization, tokenizer))
-        firsts[shard.name] = first_by_key.setdefault(key, shard)
-    return firsts
+def _show(manifest: Manifest, tokens: dict[str, Artifact], failures: dict[str, str], config: PipelineConfig) -> None:
+    described = f"Tokenization of {config.name}: {describe_tokens(list(tokens.values()))}"
+    show_table("tokenization-table", tokenized_sources(manifest, tokens, failures), described)
+    show_table("failed-shards", failed_shards(failures), f"{len(failures)} shards failed. {how_to_retry('SHARD')}")
 
 
 def _served(artifact: Artifact, *, is_copy: bool) -> Artifact:
     return replace(artifact, is_cached=True) if is_copy else artifact
-
-
-def describe_tokens(tokens: list[Artifact]) -> str:
-    """The stage in one line."""
-    cached = sum(artifact.is_cached for artifact in tokens)
-    documents, num_tokens = (sum(artifact.counts[name] for artifact in tokens) for name in ("documents_out", "tokens"))
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in quarantined_by_reason(tokens).items())
-    return (
-        f"{len(tokens) - cached} shards computed, {cached} cached; {documents:,} documents, {num_tokens:,} tokens, "
-        f"quarantined: {reasons or 'none'}"
-    )

@@ -1,7 +1,8 @@
 """A tiny tokenizer whose ids can be read by eye, a store, and writers of corpora."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from cpt_core.config import PipelineConfig
 from cpt_core.storage import Store
+from tests.s3_server import S3Server, s3_server
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -62,6 +64,13 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for all tests that ask for one."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
 @pytest.fixture
 def tokenizer_folder(tmp_path: Path) -> Path:
     """The tiny tokenizer."""
@@ -83,3 +92,16 @@ def make_config(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Pipelin
         return PipelineConfig.model_validate(values | sections)
 
     return make
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool], float], None]:
+    """Wait for something to become true, or fail."""
+
+    def wait(true: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, f"not true after {seconds} s"
+            time.sleep(0.1)
+
+    return wait

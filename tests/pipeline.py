@@ -11,7 +11,7 @@ from cpt_core.tokenization import TextTokenizer, load_tokenizer, remember_tokeni
 
 def tokenized(config: PipelineConfig) -> tuple[list[TokenizedShard], TextTokenizer, Store]:
     """Token shards of a corpus with their places."""
-    store = Store(config.store_uri)
+    store = Store(config.store_uri, config.verify)
     tokenizer = load_tokenizer(config.tokenization)
     remember_tokenizer(tokenizer, store)
     manifest = discover_sources(config.discovery, config.tokenization.shard_size_bytes, store=store)

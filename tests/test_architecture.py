@@ -1,7 +1,6 @@
 """The house: who may import whom, and how large a room may grow."""
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,16 +41,6 @@ def test_files_and_functions_stay_small(path):
 def test_every_module_says_what_it_is(path):
     """The room card stands at the top."""
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_nothing_dangerous_is_called(path):
-    """No shell, no pickle, no code from a model folder, no unstable sort."""
-    text = path.read_text(encoding="utf-8")
-    for forbidden in (r"shell=True", r"\bpickle\b", r"trust_remote_code=True", r"os\.system"):
-        assert not re.search(forbidden, text), forbidden
-    for call in re.findall(r"argsort\([^\n]*", text):
-        assert 'kind="stable"' in call, call
 
 
 def test_stages_are_called_by_one_noun_everywhere():

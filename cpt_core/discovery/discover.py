@@ -7,14 +7,13 @@ one unreadable file does not stop the others.
 Never: treats an empty match as an empty corpus.
 """
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 from cpt_core.config import DiscoveryConfig, SourceConfig
 from cpt_core.discovery.identify import IdentifiedFile, identify_file, memory_key
 from cpt_core.errors import ConfigError
-from cpt_core.fingerprint import fingerprint
+from cpt_core.fingerprint import fingerprint, sealed_json, unsealed_json
 from cpt_core.manifest import Manifest, Shard
 from cpt_core.storage import FileStat, Store, expand
 
@@ -53,10 +52,20 @@ def discover_sources(config: DiscoveryConfig, shard_size_bytes: int, *, store: S
     return Manifest(shards=tuple(shards), files=len(all_stats), bytes_read=read_bytes)
 
 
+def list_sources(config: DiscoveryConfig) -> list[FileStat]:
+    """Every input file as its file system lists it; no byte is read.
+
+    Raises:
+        ConfigError: when a URI of a source matches no file.
+    """
+    stats = {stat.uri: stat for source in config.sources for stat in _list_files(source)}
+    return [stats[uri] for uri in sorted(stats, key=os.fsencode)]
+
+
 def _list_files(source: SourceConfig) -> list[FileStat]:
     found: dict[str, FileStat] = {}
     for uri in source.uris:
-        stats = expand(uri, SUFFIXES)
+        stats = expand(uri, SUFFIXES, follow_links=source.follow_links)
         if not stats:
             raise ConfigError(
                 f"discovery.sources: {source.name}: {uri} matches no file; expected an existing file, a glob with a "
@@ -77,6 +86,7 @@ def _shards_of(source: SourceConfig, files: list[IdentifiedFile]) -> list[Shard]
             text_field=source.text_field,
             first_byte=span.first_byte,
             size_bytes=span.size_bytes,
+            file_size_bytes=file.stat.size_bytes,
             first_line=span.first_line,
             identity=span.identity,
             problem=file.problem,
@@ -92,7 +102,8 @@ def _known(memory: dict[str, IdentifiedFile], stat: FileStat) -> IdentifiedFile 
 
 def _recall(store: Store, name: str) -> dict[str, IdentifiedFile]:
     try:
-        remembered = [IdentifiedFile.from_json(values) for values in json.loads(store.read_bytes(name))]
+        values = unsealed_json(store.read_bytes(name))
+        remembered = [IdentifiedFile.from_json(file) for file in values["files"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}  # a memory that is absent or damaged only costs a second reading
     return {file.stat.uri: file for file in remembered}
@@ -100,4 +111,4 @@ def _recall(store: Store, name: str) -> dict[str, IdentifiedFile]:
 
 def _remember(store: Store, name: str, memory: dict[str, IdentifiedFile]) -> None:
     kept = [memory[uri].as_json() for uri in sorted(memory) if memory[uri].problem is None]
-    store.replace(name, json.dumps(kept).encode())  # escapes file names that are not UTF-8
+    store.replace(name, sealed_json({"files": kept}, indent=None))

@@ -8,6 +8,7 @@ Never: parses a line.
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,17 +18,30 @@ from cpt_core.errors import InputChangedError, InputError
 from cpt_core.manifest import InputFormat
 from cpt_core.storage import CHUNK_BYTES, FileStat, open_input, stat_input
 
-_MAGIC: list[tuple[bytes, InputFormat]] = [
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"PAR1", "parquet"),
+THREADS_OF_ONE_FILE = 4
+"""That read a file which is cut: a corpus may be a single one."""
+
+_MAGIC: list[tuple[bytes, InputFormat, str]] = [
+    (b"\x1f\x8b", "gzip", ".gz"),
+    (b"\x28\xb5\x2f\xfd", "zstd", ".zst"),
+    (b"PAR1", "parquet", ".parquet"),
 ]
+"""First bytes, format, and the ending of the name that promises it."""
+
+_OTHER_MAGIC = [
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ", "xz"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"ARROW1", "an Arrow file"),
+]
+"""What would otherwise be read as thousands of broken lines."""
 
 _SKIPPABLE_FRAME_END = b"\x2a\x4d\x18"
 """What follows the first byte, 0x50 to 0x5f, of a zstd file that begins with a skippable frame."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Range:
     """One range of a file: position in bytes, number of its first line, and content identity."""
 
@@ -37,7 +51,7 @@ class Range:
     identity: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class IdentifiedFile:
     """A file as the memory keeps it."""
 
@@ -87,12 +101,23 @@ def memory_key(config: DiscoveryConfig, shard_size_bytes: int) -> dict[str, Any]
 
 def _recognise(uri: str) -> InputFormat:
     with open_input(uri) as stream:
-        head = stream.read(4)
+        head = stream.read(8)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:2]:
         raise InputError(f"{uri}: is UTF-16 or UTF-32, expected UTF-8; convert it, for instance with iconv")
-    if head[1:] == _SKIPPABLE_FRAME_END and head[0] >> 4 == 5:
+    for magic, name in _OTHER_MAGIC:
+        if head.startswith(magic):
+            raise InputError(f"{uri}: is {name}, expected JSON lines, gzip, zstd or parquet; decompress or convert it")
+    if head[1:4] == _SKIPPABLE_FRAME_END and head[0] >> 4 == 5:
         return "zstd"
-    return next((name for magic, name in _MAGIC if head.startswith(magic)), "jsonl")
+    for magic, file_format, ending in _MAGIC:
+        if head.startswith(magic):
+            return file_format
+        if uri.endswith(ending) and magic.startswith(head):
+            raise InputError(
+                f"{uri}: is truncated: {len(head)} bytes, fewer than any {file_format} file has; nothing of it "
+                "is used. Replace the file and run again"
+            )
+    return "jsonl"
 
 
 def _spans(stat: FileStat, file_format: InputFormat, shard_size_bytes: int) -> list[tuple[int, int]]:
@@ -108,24 +133,37 @@ def _spans(stat: FileStat, file_format: InputFormat, shard_size_bytes: int) -> l
 
 
 def _by_content(stat: FileStat, file_format: InputFormat, spans: list[tuple[int, int]]) -> tuple[Range, ...]:
+    def read(span: tuple[int, int]) -> tuple[str, int]:
+        return _digest_and_newlines(stat.uri, file_format, *span)
+
+    if len(spans) == 1:
+        found = [read(spans[0])]
+    else:
+        with ThreadPoolExecutor(THREADS_OF_ONE_FILE) as pool:
+            found = list(pool.map(read, spans))
     ranges = []
     first_line = 1
-    with open_input(stat.uri) as stream:
-        for first_byte, size_bytes in spans:
-            digest = hashlib.sha256()
-            newlines = 0
-            remaining = size_bytes
-            while remaining and (chunk := stream.read(min(CHUNK_BYTES, remaining))):
-                digest.update(chunk)
-                newlines += chunk.count(b"\n") if file_format == "jsonl" else 0
-                remaining -= len(chunk)
-            ranges.append(Range(first_byte, size_bytes, first_line, {"sha256": digest.hexdigest()}))
-            first_line += newlines
+    for (first_byte, size_bytes), (sha256, newlines) in zip(spans, found, strict=True):
+        ranges.append(Range(first_byte, size_bytes, first_line, {"sha256": sha256}))
+        first_line += newlines
     return tuple(ranges)
+
+
+def _digest_and_newlines(uri: str, file_format: InputFormat, first_byte: int, size_bytes: int) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    newlines = 0
+    remaining = size_bytes
+    with open_input(uri, first_byte) as stream:
+        while remaining and (chunk := stream.read(min(CHUNK_BYTES, remaining))):
+            digest.update(chunk)
+            newlines += chunk.count(b"\n") if file_format == "jsonl" else 0
+            remaining -= len(chunk)
+    return digest.hexdigest(), newlines
 
 
 def _by_stat(stat: FileStat, spans: list[tuple[int, int]]) -> tuple[Range, ...]:
     if not stat.version:
         raise InputError(f"{stat.uri}: its file system tells no modification time; use fingerprint_inputs: content")
-    identity = {"uri": stat.uri, "file_size_bytes": stat.size_bytes, "version": stat.version}
+    uri = stat.uri.encode(errors="backslashreplace").decode()  # a key is UTF-8, which not every file name is
+    identity = {"uri": uri, "file_size_bytes": stat.size_bytes, "version": stat.version}
     return tuple(Range(first_byte, size_bytes, 1, identity) for first_byte, size_bytes in spans)

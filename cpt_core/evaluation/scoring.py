@@ -84,7 +84,11 @@ def loss_sum(model: Any, batch: Batch, device: torch.device) -> float:
 
 def _read_model(folder: Path, job: EvaluationJob, device: torch.device) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[job.precision], attn_implementation=job.attention, local_files_only=True
+        folder,
+        dtype=DTYPES[job.precision],
+        attn_implementation=job.attention,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     model.config.use_cache = False
     return model.to(device).eval()
@@ -93,8 +97,8 @@ def _read_model(folder: Path, job: EvaluationJob, device: torch.device) -> Any:
 def _initialise(config_folder: Path, folder: Path, seed: int) -> Path:
     """The weights that training starts from when the base model is only a configuration."""
     torch.manual_seed(seed)
-    config = AutoConfig.from_pretrained(config_folder)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    config = AutoConfig.from_pretrained(config_folder, trust_remote_code=False)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False).save_pretrained(folder)
     return folder
 
 

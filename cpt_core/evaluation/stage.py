@@ -45,7 +45,8 @@ def evaluate_model(
         model_uri: a transformers folder, or a hub id together with ``revision``.
         packed: packed artifacts of the held-out split, in their order.
         config: how many rows.
-        training: how rows pass through the model: borders, attention, precision, micro-batch, device.
+        training: how rows pass through the model: borders, precision, micro-batch, device; eager attention or, for
+            all that only training needs to be fast, sdpa, which every machine has.
         revision: commit of the hub repository.
         store: where the record goes.
         name: readable name of the artifact.
@@ -62,7 +63,7 @@ def evaluate_model(
         raise ConfigError("evaluation has no held-out rows; set held_out_fraction of a source above 0")
     started = time.monotonic()
     model_folder = resolve_model(model_uri, revision)
-    key_parts = evaluation_key_parts(model_folder, packed, config, training)
+    key_parts = evaluation_key_parts(model_folder, packed, config, training, store)
     found = find(store, STAGE, name, key_parts)
     if found is not None:
         return found
@@ -73,13 +74,17 @@ def evaluate_model(
 
 
 def evaluation_key_parts(
-    model_folder: Path, packed: list[Artifact], config: EvaluationConfig, training: TrainingConfig
+    model_folder: Path,
+    packed: list[Artifact],
+    config: EvaluationConfig,
+    training: TrainingConfig,
+    store: Store | None = None,
 ) -> dict[str, Any]:
-    """All that the losses depend on."""
+    """All that the losses depend on; a store remembers the digest of the model."""
     return {
         "stage": STAGE,
         "stage_version": STAGE_VERSION,
-        "model": model_digest(model_folder),
+        "model": model_digest(model_folder, store),
         "initialised_from_seed": None if weight_files(model_folder) else training.seed,
         "packed": [artifact.key for artifact in packed],
         "options": {
@@ -108,7 +113,7 @@ def _describe_job(
         max_rows_per_source=config.max_rows_per_source,
         micro_batch_rows=training.micro_batch_rows,
         document_borders=training.document_borders,
-        attention=training.attention,
+        attention="eager" if training.attention == "eager" else "sdpa",
         precision=training.precision,
         device=training.device,
         seed=training.seed,

@@ -36,11 +36,13 @@ def extension_is_built(launcher: LauncherConfig, base: Environment) -> bool:
 
 
 def require_compiler(launcher: LauncherConfig, base: Environment) -> None:
-    """Make sure that the extension exists or can be built.
+    """Make sure that the extension exists or can be built, if this machine is the one that trains.
 
     Raises:
         ConfigError: when the compiler or Python's headers are missing.
     """
+    if launcher.kind not in ("local", "env"):
+        return
     _remove_dead_lock(extensions_folder(launcher, base) / EXTENSION / "lock")
     if extension_is_built(launcher, base):
         return

@@ -39,7 +39,7 @@ def local_environments(
 ) -> list[dict[str, str]]:
     """For launcher kind ``local``: all ranks are on this machine and meet on its loopback interface."""
     here = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(port)}
-    common = {"GLOO_SOCKET_IFNAME": "lo", **_common(launcher, base, num_cores)}
+    common = {"GLOO_SOCKET_IFNAME": "lo", **common_variables(launcher, base, num_cores=num_cores)}
     return [common | here | ranks for ranks in _ranks(launcher, node=0)]
 
 
@@ -51,7 +51,7 @@ def cluster_environments(launcher: LauncherConfig, base: Environment, *, num_cor
     """
     _require_cluster(launcher, base)
     meeting_point = {name: base[name] for name in ("MASTER_ADDR", "MASTER_PORT")}
-    common = _common(launcher, base, num_cores)
+    common = common_variables(launcher, base, num_cores=num_cores)
     return [common | meeting_point | ranks for ranks in _ranks(launcher, node=int(base["RANK"]))]
 
 
@@ -77,7 +77,7 @@ def extensions_folder(launcher: LauncherConfig, base: Environment) -> Path:
     return caches / "cpt" / f"extensions-torch{version('torch')}-deepspeed{version('deepspeed')}-{python}"
 
 
-def _common(launcher: LauncherConfig, base: Environment, num_cores: int) -> dict[str, str]:
+def common_variables(launcher: LauncherConfig, base: Environment, *, num_cores: int) -> dict[str, str]:
     """What every process gets; DeepSpeed looks for ninja in PATH, and it lies beside the interpreter."""
     defaults = {
         "OMP_NUM_THREADS": str(max(1, num_cores // launcher.processes_per_node)),
@@ -126,6 +126,8 @@ def _cluster_problems(launcher: LauncherConfig, base: Environment) -> list[str]:
     nodes = numbers.get("WORLD_SIZE", launcher.num_nodes)
     if nodes != launcher.num_nodes:
         problems.append(f"WORLD_SIZE is {nodes}, expected num_nodes = {launcher.num_nodes}")
+    if base.get("TORCHELASTIC_RUN_ID"):
+        problems.append("TORCHELASTIC_RUN_ID is set, so torchrun has started this once a process")
     if numbers.get("RANK", 0) >= launcher.num_nodes:
         problems.append(f"RANK is {numbers['RANK']}, expected 0 to {launcher.num_nodes - 1}")
     if not 0 < numbers.get("MASTER_PORT", 1) < 65536:

@@ -6,14 +6,20 @@ Promise: a handle answers at once; stopping twice is as good as once.
 Never: starts anything itself.
 """
 
-import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from cpt_core.config import LauncherConfig
+from cpt_core.launching.record import FOLLOWED_NAME
+from cpt_core.launching.status import Status, StopRequest, read_json, write_json
+from cpt_core.launching.success import read_done
 
 JobState = Literal["running", "exited"]
+LAST_LINES = 30
+EXTRA_SECONDS_TO_STOP = {"hostfile": 20.0, "slurm": 20.0, "kubernetes": 90.0}
+"""How much longer than that of processes of this machine the end of a job takes. Prefect allows a cancelled run 30
+seconds: enough but for pods, which Kubernetes goes on deleting by itself."""
 
 
 @dataclass(frozen=True)
@@ -25,46 +31,75 @@ class Job:
     job_file: Path
     """All that the processes are told; JSON."""
     folder: Path
-    """Folder of this attempt, for logs and the success record; on a file system that its nodes share."""
+    """Folder of this attempt, for logs, status and the success record; on a file system that its nodes share."""
     launcher: LauncherConfig
     attempt: str
     """Names this one start; a success record of another attempt proves nothing."""
+    outlives_launcher: bool = False
+    """Whether processes on this machine go on when the one that started them is killed, to be found again."""
 
     def log_path(self, rank: int) -> Path:
         """Standard output and error of a rank."""
         return self.folder / f"rank-{rank:05}.log"
 
-    def refusal_path(self, rank: int) -> Path:
-        """Where a rank leaves an error that a caller can act on."""
-        return self.folder / f"refusal-{rank:05}.json"
+    @property
+    def launcher_log(self) -> Path:
+        """What the launcher itself says."""
+        return self.folder / "launcher.log"
 
+    def status(self) -> Status:
+        """What its processes say of themselves."""
+        return Status.newest(self.folder)
 
-@dataclass(frozen=True)
-class RankExit:
-    """How one process ended."""
+    def first_status(self) -> Status | None:
+        """The first node's, once the ranks of kind env have met; None where that is the only one, or not known yet."""
+        followed = read_json(self.folder / FOLLOWED_NAME)
+        return None if followed is None else Status.newest(Path(followed["folder"]))
 
-    rank: int
-    node: int
-    exit_code: int
-    """As subprocess gives it: negative for a signal."""
+    def statuses(self) -> list[Status]:
+        """Where the ranks look: the first node's, where it is another and known, and this node's."""
+        first = self.first_status()
+        return [first, self.status()] if first else [self.status()]
 
-    def __str__(self) -> str:
-        """Such as ``rank 3 on node 1 ended with signal 9 (SIGKILL)``."""
-        how = f"exit code {self.exit_code}"
-        if self.exit_code < 0:
-            how = f"signal {-self.exit_code} ({signal.Signals(-self.exit_code).name})"
-        return f"rank {self.rank} on node {self.node} ended with {how}"
+    def is_done(self) -> bool:
+        """Whether this attempt has succeeded."""
+        return read_done(self.folder, self.attempt) is not None
+
+    def stop_request(self) -> StopRequest | None:
+        """Why all ranks have to end: of this node, or of the first node, which ranks of kind env follow."""
+        requests = (status.stop_request() for status in self.statuses())
+        return next((request for request in requests if request is not None), None)
 
 
 class JobHandle(Protocol):
     """A started job."""
 
-    @property
-    def first_failure(self) -> RankExit | None:
-        """The process that ended badly before any other did; its companions' ends are only consequences."""
+    seconds_to_stop: float
+    """How long its processes may take to end by themselves after they were asked to."""
+
+    def identity(self) -> dict[str, Any]:
+        """By what another process finds it again."""
 
     def poll(self) -> JobState:
         """Whether any of its processes still runs."""
 
     def stop(self) -> None:
         """End all of its processes; returns when none is left."""
+
+    def trouble(self) -> str:
+        """What the launcher itself has to say about a job that ended without the fault of a rank."""
+
+
+def follow(own_folder: Path, first_folder: Path) -> None:
+    """From now on a rank also obeys, and reports to, the status of the first node's job."""
+    if own_folder != first_folder:
+        write_json(own_folder / FOLLOWED_NAME, {"folder": str(first_folder)})
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, for an error."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return "(no log)"
+    return "\n".join(lines[-LAST_LINES:]) or "(the log is empty)"

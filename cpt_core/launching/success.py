@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cpt_core.storage.durable import fsync_folder
+
 DONE_NAME = "DONE.json"
 
 
@@ -22,6 +24,7 @@ def write_done(folder: Path, attempt: str, report: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     staged.replace(folder / DONE_NAME)
+    fsync_folder(folder)
 
 
 def read_done(folder: Path, attempt: str) -> dict[str, Any] | None:

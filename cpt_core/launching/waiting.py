@@ -2,24 +2,26 @@
 
 In: a job and its handle; the file in which it notes its progress.
 Out: the report of its success record.
-Promise: success is the record of this very attempt; a failure names the rank that died first, with its last lines.
+Promise: success is the record of this very attempt; a failure names the rank that failed first, with its last lines.
 Never: leaves processes behind, whatever interrupts the waiting.
 """
 
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cpt_core import errors
-from cpt_core.launching.job import Job, JobHandle, RankExit
+from cpt_core.launching.guard import TOLD_TO_END
+from cpt_core.launching.job import Job, JobHandle, last_lines
+from cpt_core.launching.record import drop_variables
+from cpt_core.launching.status import RankExit
 from cpt_core.launching.success import DONE_NAME, read_done
+from cpt_core.launching.watching import Watch
 
 POLL_SECONDS = 0.2
-LAST_LINES = 30
 _OUT_OF_MEMORY_HINT = "; the kernel's out-of-memory killer does that, or somebody's kill"
 
 Progress = Callable[[dict[str, Any]], None]
@@ -40,14 +42,16 @@ def wait_for_job(
         The report of the job's success record.
 
     Raises:
-        JobFailedError: when it ended without the record.
-        CptError: of the class that a rank raised, when the rank that died first raised one.
+        JobInterruptedError: when a rank or the launcher failed; another attempt may succeed.
+        JobFailedError: when it ended without the record for another reason.
+        CptError: of the class that a rank raised, when the rank that failed first raised one.
     """
     progress = ProgressFile(progress_file, job.attempt) if progress_file and on_progress else None
+    watch = Watch(job, handle)
     try:
         is_running = True
         while is_running:
-            is_running = handle.poll() == "running"
+            is_running = handle.poll() == "running" and not watch.is_over()
             for line in progress.new_lines() if progress else ():
                 if on_progress:
                     on_progress(line)
@@ -55,9 +59,10 @@ def wait_for_job(
                 time.sleep(POLL_SECONDS)
     finally:
         handle.stop()
+        drop_variables(job.folder)
     report = read_done(job.folder, job.attempt)
     if report is None:
-        raise failure_of(job, handle.first_failure)
+        raise failure_of(job, handle)
     return report
 
 
@@ -89,22 +94,66 @@ class ProgressFile:
                 yield line
 
 
-def failure_of(job: Job, first: RankExit | None) -> errors.CptError:
+def failure_of(job: Job, handle: JobHandle) -> errors.CptError:
     """The error of a job that ended without its success record."""
-    if first is None:
+    request = job.stop_request()
+    failed = request.failed if request else None
+    if failed is not None and _is_cause(failed):
+        return _failure_of_rank(job, failed)
+    if request is not None and request.is_wanted:
+        return errors.JobFailedError(f"{job.module}: {request.why}; logs: {job.folder}")
+    if (lost := _lost_rank(job)) is not None:
+        consequence = f"{failed} thereafter; " if failed else ""
+        return _failure_of_launcher(job, lost, consequence + handle.trouble())
+    if failed is not None and failed.why == TOLD_TO_END:
+        return _failure_of_launcher(job, failed, handle.trouble())
+    if failed is not None:
+        return _failure_of_rank(job, failed)
+    if _all_ended_well(job):
         return errors.JobFailedError(
-            f"{job.module}: all processes of {socket.gethostname()} ended, but there is no {DONE_NAME} of attempt"
+            f"{job.module}: all processes ended with exit code 0, but there is no {DONE_NAME} of attempt"
             f" {job.attempt} in {job.folder}; see the logs there. Last lines of rank-00000:\n"
-            f"{_last_lines(job.log_path(0))}"
+            f"{last_lines(job.log_path(0))}"
         )
-    refusal = _refusal(job.refusal_path(first.rank))
-    if refusal:
-        return _as_raised(refusal, job)
-    hint = _OUT_OF_MEMORY_HINT if first.exit_code == -9 else ""
-    return errors.JobFailedError(
-        f"{job.module}: {first} on {socket.gethostname()} before any other did{hint}. All logs: {job.folder}."
-        f" Last lines of {job.log_path(first.rank).name}:\n{_last_lines(job.log_path(first.rank))}"
+    return errors.JobInterruptedError(f"{job.module} (logs: {job.folder}): {handle.trouble()}")
+
+
+def _failure_of_rank(job: Job, failed: RankExit) -> errors.CptError:
+    if failed.refusal:
+        return _as_raised(failed.refusal, job)
+    log = Path(failed.log)
+    hint = _OUT_OF_MEMORY_HINT if failed.exit_code == -9 else ""
+    return errors.JobInterruptedError(
+        f"{job.module}: {failed} on {failed.host} before any other did{hint}. All logs: {log.parent}."
+        f" Last lines of {log.name}:\n{last_lines(log)}"
     )
+
+
+def _is_cause(failed: RankExit) -> bool:
+    """Not of a rank that was told to end, or that ended with an error, as one does whose companion is lost."""
+    return failed.refusal is not None or not (failed.why == TOLD_TO_END or (failed.exit_code or 0) > 0)
+
+
+def _lost_rank(job: Job) -> RankExit | None:
+    """Of a job that is over, a rank that has begun and of whose end nothing is known: its guard is gone, too."""
+    status = job.status()
+    ended = status.ends()
+    lost = [sign for rank, sign in sorted(status.alive().items()) if rank not in ended]
+    return RankExit(lost[0].rank, lost[0].node, lost[0].host, None, lost[0].log, "was lost") if lost else None
+
+
+def _failure_of_launcher(job: Job, met: RankExit, trouble: str) -> errors.CptError:
+    """The launcher knows why; the rank is the one that it has met first, or that has gone with its node."""
+    log = Path(met.log)
+    return errors.JobInterruptedError(
+        f"{job.module}: {met} on {met.host} (logs: {log.parent}): {trouble}\n"
+        f"Last lines of {log.name}:\n{last_lines(log)}"
+    )
+
+
+def _all_ended_well(job: Job) -> bool:
+    ends = job.status().ends()
+    return bool(ends) and all(end.exit_code == 0 for end in ends.values())
 
 
 def _as_raised(refusal: dict[str, Any], job: Job) -> errors.CptError:
@@ -116,24 +165,9 @@ def _as_raised(refusal: dict[str, Any], job: Job) -> errors.CptError:
     return errors.JobFailedError(f"{message} (logs: {job.folder})")
 
 
-def _refusal(path: Path) -> dict[str, Any]:
-    try:
-        return _parsed(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-
-
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _last_lines(log: Path) -> str:
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return "(no log)"
-    return "\n".join(lines[-LAST_LINES:]) or "(the log is empty)"

@@ -7,14 +7,22 @@ or greedy; equal input gives an equal plan on every machine (all sorts are stabl
 Never: sees a token.
 """
 
-from bisect import bisect_left, insort
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cpt_core.packing.best_fit import Filling, fill_best_fit
+from cpt_core.packing.exact_fill import fill_exactly
+from cpt_core.permutation import permute
+
 Ints = NDArray[np.int64]
+Counts = NDArray[np.int32]
+"""Half the memory of ``Ints``, which is what planning spends its time on; a document has less than 2^31 tokens, and a
+group less than 2^31 pieces."""
+ROWS_NOT_WORTH_SAVING = 0.0005
+"""Best-fit-decreasing is not improved upon when it takes no more rows than this above the fewest thinkable."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +30,26 @@ class Pieces:
     """Contiguous parts of documents.
 
     Attributes:
-        document: int64[P], ordinal of the document.
-        first_token: int64[P], position of the piece's first token within the document.
-        num_tokens: int64[P].
+        document: int32[P], ordinal of the document.
+        first_token: int32[P], position of the piece's first token within the document.
+        num_tokens: int32[P].
     """
 
-    document: Ints
-    first_token: Ints
-    num_tokens: Ints
+    document: Counts
+    first_token: Counts
+    num_tokens: Counts
 
     def __len__(self) -> int:
         """Number of pieces."""
         return len(self.document)
 
+    def between(self, first: int, end: int) -> "Pieces":
+        """The pieces at positions ``first`` to ``end`` - 1, as views."""
+        return Pieces(self.document[first:end], self.first_token[first:end], self.num_tokens[first:end])
+
     def take(self, order: Ints) -> "Pieces":
         """The pieces at these positions, in this order."""
-        return Pieces(self.document[order], self.first_token[order], self.num_tokens[order])
+        return Pieces(self.document.take(order), self.first_token.take(order), self.num_tokens.take(order))
 
 
 @dataclass(frozen=True)
@@ -58,38 +70,76 @@ class Plan:
         return len(self.row_starts) - 1
 
 
-def cut_documents(lengths: Ints, row_len_tokens: int, long_documents: Literal["split", "truncate", "drop"]) -> Pieces:
+def cut_documents(
+    lengths: NDArray[Any], row_len_tokens: int, long_documents: Literal["split", "truncate", "drop"]
+) -> Pieces:
     """One piece for each document that fits a row; for longer ones what the policy says.
 
     split: pieces of row_len_tokens and a tail. truncate: the first row_len_tokens. drop: nothing.
     """
-    if long_documents != "split":
-        longest = row_len_tokens if long_documents == "drop" else np.iinfo(np.int64).max
-        kept = np.flatnonzero((lengths > 0) & (lengths <= longest))
-        return Pieces(kept, np.zeros_like(kept), np.minimum(lengths[kept], row_len_tokens))
-    num_pieces = -(-lengths // row_len_tokens)
-    document = np.repeat(np.arange(len(lengths), dtype=np.int64), num_pieces)
-    piece_in_document = np.arange(len(document)) - np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
-    first_token = piece_in_document * row_len_tokens
-    return Pieces(document, first_token, np.minimum(lengths[document] - first_token, row_len_tokens))
+    num_pieces = np.minimum(lengths, 1).astype(np.int32)
+    long = np.flatnonzero(lengths > row_len_tokens)
+    if long_documents == "split":
+        num_pieces[long] = -(-lengths[long] // row_len_tokens)
+    elif long_documents == "drop":
+        num_pieces[long] = 0
+    document = np.repeat(np.arange(len(lengths), dtype=np.int32), num_pieces)
+    num_tokens = np.minimum(lengths, row_len_tokens).astype(np.int32)[document]
+    first_token = np.zeros_like(document)
+    is_part = np.flatnonzero(num_pieces[document] > 1)
+    first_token[is_part] = row_len_tokens * _counted_up(num_pieces[num_pieces > 1])
+    num_tokens[is_part] = np.minimum(lengths[document[is_part]] - first_token[is_part], row_len_tokens)
+    return Pieces(document, first_token, num_tokens)
 
 
-def plan_best_fit(pieces: Pieces, row_len_tokens: int) -> Plan:
-    """Best-fit-decreasing: the longest piece first, each into the fullest row that still holds it.
+def plan_best_fit(pieces: Pieces, row_len_tokens: int, order_seed: int) -> Plan:
+    """As few rows as can be found without cutting a piece, and never more than best-fit-decreasing takes.
+
+    The rows come in an order drawn from the seed: as they are filled, the longest documents come first, which a
+    reader that does not shuffle would see as a length curriculum.
 
     Works on the histogram of lengths: pieces of equal length are placed many rows at a time, so that the cost of
-    the decisions does not depend on the number of pieces. The same rows as the textbook algorithm, which packs
-    within 11/9 of the optimum (Johnson 1973); applied to training rows by Ding et al. 2024 (arXiv 2404.10830), by
-    histogram as in Krell et al. 2021 (arXiv 2107.02027).
+    the decisions does not depend on the number of pieces.
     """
-    longest_first = np.argsort(-pieces.num_tokens, kind="stable")
-    row_of_sorted = _best_fit_rows(pieces.num_tokens[longest_first], row_len_tokens)
-    return _plan_of(pieces.take(longest_first), row_of_sorted)
+    histogram = np.bincount(pieces.num_tokens, minlength=1)
+    lengths = np.flatnonzero(histogram)[::-1]
+    filling = _fewest_rows(lengths.tolist(), histogram[lengths].tolist(), row_len_tokens)
+    new_position = permute(np.arange(filling.num_rows), filling.num_rows, order_seed)
+    return _assign(pieces, filling, new_position, row_len_tokens)
+
+
+def _fewest_rows(lengths: list[int], counts: list[int], row_len_tokens: int) -> Filling:
+    filling = fill_best_fit(lengths, counts, row_len_tokens)
+    total = sum(length * count for length, count in zip(lengths, counts, strict=True))
+    fewest = -(-total // row_len_tokens)
+    if filling.num_rows - fewest <= filling.num_rows * ROWS_NOT_WORTH_SAVING:
+        return filling
+    return fill_exactly(lengths, counts, row_len_tokens, filling.num_rows - 1) or filling
+
+
+def _assign(pieces: Pieces, filling: Filling, new_position: Ints, row_len_tokens: int) -> Plan:
+    """Give each placement its pieces: of one length in the order of their documents."""
+    row_sizes = np.zeros(filling.num_rows, dtype=np.int64)
+    for placed in filling.placements:
+        row_sizes[new_position[placed.rows]] += placed.copies
+    row_starts = starts_of(row_sizes)
+    first_pieces = row_starts[new_position]
+    # Stable, and a radix sort for the usual rows of less than 65,536 tokens.
+    sortable = np.uint16 if row_len_tokens < 1 << 16 else np.uint32
+    longest_first = np.argsort((row_len_tokens - pieces.num_tokens).astype(sortable), kind="stable")
+    order = np.empty(len(pieces), dtype=np.int64)
+    start = 0
+    for placed in filling.placements:
+        end = start + placed.num_rows * placed.copies
+        firsts = first_pieces[placed.rows] + placed.position
+        order[firsts[:, None] + np.arange(placed.copies)] = longest_first[start:end].reshape(-1, placed.copies)
+        start = end
+    return Plan(pieces.take(order), row_starts)
 
 
 def plan_greedy(pieces: Pieces, row_len_tokens: int) -> Plan:
     """Next-fit in document order: a piece that does not fit closes the row."""
-    ends = np.cumsum(pieces.num_tokens)
+    ends = np.cumsum(pieces.num_tokens, dtype=np.int64)
     starts = [0]
     while starts[-1] < len(pieces):
         before = ends[starts[-1] - 1] if starts[-1] else 0
@@ -99,94 +149,26 @@ def plan_greedy(pieces: Pieces, row_len_tokens: int) -> Plan:
 
 def plan_concat(pieces: Pieces, row_len_tokens: int) -> Plan:
     """One stream of all pieces, cut at every row_len_tokens."""
-    piece_starts = np.cumsum(pieces.num_tokens) - pieces.num_tokens
-    total = int(pieces.num_tokens.sum())
+    piece_starts = starts_of(pieces.num_tokens)[:-1]
+    total = int(pieces.num_tokens.sum(dtype=np.int64))
     cuts = np.arange(0, total, row_len_tokens, dtype=np.int64)
     starts = np.union1d(piece_starts, cuts)
     origin = np.searchsorted(piece_starts, starts, side="right") - 1
     cut = Pieces(
         document=pieces.document[origin],
-        first_token=pieces.first_token[origin] + starts - piece_starts[origin],
-        num_tokens=np.diff(np.append(starts, total)),
+        first_token=(pieces.first_token[origin] + starts - piece_starts[origin]).astype(np.int32),
+        num_tokens=np.diff(np.append(starts, total)).astype(np.int32),
     )
     return Plan(cut, np.append(np.searchsorted(starts, cuts), len(starts)).astype(np.int64))
 
 
-def reorder_rows(plan: Plan, new_position: Ints) -> Plan:
-    """The same rows, row r moved to ``new_position[r]``."""
-    sizes = np.diff(plan.row_starts)
-    row_of_piece = np.repeat(new_position, sizes)
-    return _plan_of(plan.pieces, row_of_piece)
+def starts_of(sizes: NDArray[Any]) -> Ints:
+    """Where each part starts, and where the last one ends."""
+    starts = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    return starts
 
 
-def _plan_of(pieces: Pieces, row_of_piece: Ints) -> Plan:
-    """Sort pieces by row, keeping their order within a row."""
-    num_rows = int(row_of_piece.max()) + 1 if len(row_of_piece) else 0
-    order = np.argsort(row_of_piece, kind="stable")
-    row_starts = np.zeros(num_rows + 1, dtype=np.int64)
-    np.cumsum(np.bincount(row_of_piece, minlength=num_rows), out=row_starts[1:])
-    return Plan(pieces.take(order), row_starts)
-
-
-def _best_fit_rows(descending: Ints, row_len_tokens: int) -> Ints:
-    """Row of each piece, pieces given by descending length."""
-    lengths, counts = np.unique(-descending, return_counts=True)
-    open_rows = _OpenRows(row_len_tokens)
-    placed = [
-        placement
-        for length, count in zip((-lengths).tolist(), counts.tolist(), strict=True)
-        for placement in open_rows.place(length, count)
-    ]
-    if not placed:
-        return np.empty(0, dtype=np.int64)
-    return np.concatenate(
-        [np.repeat(np.arange(first, first + rows, dtype=np.int64), copies) for first, rows, copies in placed]
-    )
-
-
-class _OpenRows:
-    """Rows with room left, as ranges of row numbers by remaining capacity."""
-
-    def __init__(self, row_len_tokens: int) -> None:
-        self._row_len_tokens = row_len_tokens
-        self._ranges: dict[int, list[tuple[int, int]]] = {}
-        self._capacities: list[int] = []
-        self._num_rows = 0
-
-    def place(self, length: int, count: int) -> list[tuple[int, int, int]]:
-        """Place ``count`` pieces of one length: (first row, number of rows, copies in each)."""
-        placements = []
-        while count:
-            first, rows, capacity = self._take_fullest(length, count)
-            copies = min(capacity // length, count)
-            used = min(rows, count // copies)
-            self._give_back(first + used, rows - used, capacity)
-            self._give_back(first, used, capacity - copies * length)
-            placements.append((first, used, copies))
-            count -= used * copies
-        return placements
-
-    def _take_fullest(self, length: int, count: int) -> tuple[int, int, int]:
-        """Remove one range of the rows with the least room that is enough; new rows when there are none.
-
-        Several copies go into one row because after the first, that row is the fullest that still fits.
-        """
-        position = bisect_left(self._capacities, length)
-        if position == len(self._capacities):
-            opened = max(1, count // (self._row_len_tokens // length))
-            first, self._num_rows = self._num_rows, self._num_rows + opened
-            return first, opened, self._row_len_tokens
-        capacity = self._capacities[position]
-        ranges = self._ranges[capacity]
-        first, rows = ranges.pop()
-        if not ranges:
-            del self._ranges[capacity], self._capacities[position]
-        return first, rows, capacity
-
-    def _give_back(self, first: int, rows: int, capacity: int) -> None:
-        if not rows or not capacity:
-            return
-        if capacity not in self._ranges:
-            self._ranges[capacity] = []
-            insort(self._capacities, capacity)
-        self._ranges[capacity].append((first, rows))
+def _counted_up(counts: Counts) -> Ints:
+    """0, 1, ... for each count, one after the other: [2, 3] gives [0, 1, 0, 1, 2]."""
+    return np.arange(int(counts.sum()), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,122 +1,112 @@
 """Moves tokens: a plan and the ids of a group -> the packed parquet.
 
-In: flat ids, where each document starts in them, the plan.
-Out: a parquet file of packed_rows, see ``schemas.PACKED_SHARD``.
+In: ids of a group, the plan.
+Out: a parquet file of packed rows, see ``schemas.PACKED_SHARD``, and its logical digest.
 Promise: rows of exactly row_len_tokens; padding only at row ends, as a segment of its own; memory beyond the ids
-is bounded by one chunk of rows.
+is bounded by a few chunks of rows.
 Never: loops over tokens or documents in Python.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from cpt_core.packing.plan import Ints, Plan
+from cpt_core.packing.loading import GroupTokens
+from cpt_core.packing.plan import Ints, Pieces, Plan, starts_of
 from cpt_core.schemas import PACKED_SHARD, PIECE
+from cpt_core.table_digest import TableDigest
+from cpt_core.table_file import IDS_LAYOUT, TableFile
 
 CHUNK_TOKENS = 1 << 22
 ROW_GROUP_TOKENS = 1 << 18
 """Small row groups, because training reads rows in random order."""
 
 
-@dataclass(frozen=True)
-class GroupTokens:
-    """The documents of a group in memory.
-
-    Attributes:
-        source: name of the source.
-        ids: int32[tokens], token shards one after the other.
-        starts: int64[documents], position of each document's first token in ``ids``.
-        lengths: int64[documents].
-        rows: int64[documents], row in the token shard.
-        shard: int64[documents], position in ``tokens_keys``.
-        tokens_keys: first digits of the key of each token shard.
-    """
-
-    source: str
-    ids: NDArray[np.int32]
-    starts: Ints
-    lengths: Ints
-    rows: Ints
-    shard: Ints
-    tokens_keys: list[str]
-
-
-def write_rows(path: Path, plan: Plan, group: GroupTokens, row_len_tokens: int, pad_id: int) -> None:
-    """Write all rows of the plan."""
-    rows_at_once = max(1, CHUNK_TOKENS // row_len_tokens)
+def write_rows(path: Path, plan: Plan, group: GroupTokens, row_len_tokens: int) -> str:
+    """Write all rows of the plan; returns their logical digest."""
+    digest = TableDigest(PACKED_SHARD)
     row_group_rows = max(1, ROW_GROUP_TOKENS // row_len_tokens)
-    with pq.ParquetWriter(
+    with TableFile(
         path,
         PACKED_SHARD,
-        compression="zstd",
-        compression_level=1,
+        **IDS_LAYOUT,
         use_dictionary=["pieces.list.element.source", "pieces.list.element.tokens_key"],
+        write_statistics=["num_tokens"],
     ) as writer:
-        for first_row in range(0, plan.num_rows, rows_at_once):
-            end_row = min(first_row + rows_at_once, plan.num_rows)
-            chunk = _chunk(plan, first_row, end_row, group, row_len_tokens, pad_id)
+        for chunk in _ahead(_chunks(plan, group, row_len_tokens), digest.update):
             writer.write_table(chunk, row_group_size=row_group_rows)
+    return digest.hexdigest()
 
 
-def _chunk(plan: Plan, first_row: int, end_row: int, group: GroupTokens, row_len_tokens: int, pad_id: int) -> pa.Table:
-    first, end = plan.row_starts[first_row], plan.row_starts[end_row]
-    pieces = plan.pieces.take(np.arange(first, end))
-    piece_counts = np.diff(plan.row_starts[first_row : end_row + 1])
-    num_rows = end_row - first_row
-    row_of_piece = np.repeat(np.arange(num_rows), piece_counts)
-    num_tokens = np.bincount(row_of_piece, weights=pieces.num_tokens, minlength=num_rows).astype(np.int64)
+def _ahead(chunks: Iterator[pa.Table], look_at: Callable[[pa.Table], None]) -> Iterator[pa.Table]:
+    """The same chunks, each made and looked at in a second thread while the one before it is written."""
 
-    ids = np.full(num_rows * row_len_tokens, pad_id, dtype=np.int32)
-    row_token_starts = np.cumsum(num_tokens) - num_tokens
-    in_row = np.cumsum(pieces.num_tokens) - pieces.num_tokens - row_token_starts[row_of_piece]
-    source = _spans(group.starts[pieces.document] + pieces.first_token, pieces.num_tokens)
-    ids[_spans(row_of_piece * row_len_tokens + in_row, pieces.num_tokens)] = group.ids[source]
+    def make() -> pa.Table | None:
+        chunk = next(chunks, None)
+        if chunk is not None:
+            look_at(chunk)
+        return chunk
 
-    row_ends = np.arange(num_rows + 1, dtype=np.int32) * row_len_tokens
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(make)
+            yield chunk
+
+
+def _chunks(plan: Plan, group: GroupTokens, row_len_tokens: int) -> Iterator[pa.Table]:
+    rows_at_once = max(1, CHUNK_TOKENS // row_len_tokens)
+    for first_row in range(0, plan.num_rows, rows_at_once):
+        yield _chunk(plan, first_row, min(first_row + rows_at_once, plan.num_rows), group, row_len_tokens)
+
+
+def _chunk(plan: Plan, first_row: int, end_row: int, group: GroupTokens, row_len_tokens: int) -> pa.Table:
+    row_starts = plan.row_starts[first_row : end_row + 1]
+    pieces = plan.pieces.between(row_starts[0], row_starts[-1])
+    row_starts = row_starts - row_starts[0]
+    num_tokens = np.add.reduceat(pieces.num_tokens, row_starts[:-1])
+
+    # Padding is one more segment of its row, whose ids lie behind those of the documents.
+    padding = row_len_tokens - num_tokens
+    padded = np.flatnonzero(padding)
+    row_ends = row_starts[1:][padded]
+    segment_starts = np.insert(
+        group.starts[pieces.document] + pieces.first_token, row_ends, len(group.ids) - row_len_tokens
+    )
+    segment_lengths = np.insert(pieces.num_tokens, row_ends, padding[padded])
+    segments = pa.LargeListViewArray.from_arrays(segment_starts, segment_lengths, group.ids)
+
+    list_of_ids, lists_of_lengths, _, lists_of_pieces = (field.type for field in PACKED_SHARD)
+    rows = np.arange(len(num_tokens) + 1)
     return pa.Table.from_arrays(
         [
-            pa.ListArray.from_arrays(pa.array(row_ends), pa.array(ids)),
-            _seq_lengths(pieces.num_tokens, piece_counts, row_len_tokens - num_tokens),
+            _lists(rows * row_len_tokens, segments.flatten(), list_of_ids),
+            _lists(row_starts + starts_of(padding > 0), pa.array(segment_lengths, pa.int32()), lists_of_lengths),
             pa.array(num_tokens, pa.int32()),
-            pa.ListArray.from_arrays(
-                _offsets(piece_counts),
-                _piece_structs(pieces.document, pieces.first_token, pieces.num_tokens, group),
-            ),
+            _lists(row_starts, _piece_structs(pieces, group), lists_of_pieces),
         ],
         schema=PACKED_SHARD,
     )
 
 
-def _spans(starts: Ints, lengths: Ints) -> Ints:
-    """Positions of several spans, one after the other: starts [5, 0], lengths [2, 3] gives [5, 6, 0, 1, 2]."""
-    before = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
+def _lists(starts: Ints, values: pa.Array, list_type: pa.DataType) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values, type=list_type)
 
 
-def _offsets(counts: Ints) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-
-
-def _seq_lengths(piece_lengths: Ints, piece_counts: Ints, padding: Ints) -> pa.ListArray:
-    padded = padding > 0
-    lengths = np.insert(piece_lengths, np.cumsum(piece_counts)[padded], padding[padded])
-    return pa.ListArray.from_arrays(_offsets(piece_counts + padded), pa.array(lengths, pa.int32()))
-
-
-def _piece_structs(document: Ints, first_token: Ints, num_tokens: Ints, group: GroupTokens) -> pa.StructArray:
-    keys = pa.DictionaryArray.from_arrays(pa.array(group.shard[document], pa.int32()), pa.array(group.tokens_keys))
+def _piece_structs(pieces: Pieces, group: GroupTokens) -> pa.StructArray:
+    keys = pa.DictionaryArray.from_arrays(
+        pa.array(group.shard[pieces.document], pa.int32()), pa.array(group.tokens_keys)
+    )
     return pa.StructArray.from_arrays(
         [
-            pa.repeat(pa.scalar(group.source), len(document)),
+            pa.repeat(pa.scalar(group.source), len(pieces)),
             keys.cast(pa.string()),
-            pa.array(group.rows[document], pa.int64()),
-            pa.array(first_token, pa.int64()),
-            pa.array(num_tokens, pa.int32()),
+            pa.array(group.rows[pieces.document], pa.int64()),
+            pa.array(pieces.first_token, pa.int64()),
+            pa.array(pieces.num_tokens, pa.int32()),
         ],
         fields=list(PIECE),
     )

@@ -10,31 +10,22 @@ import time
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from cpt_core.artifacts import Artifact, Draft, commit, find
 from cpt_core.config import PackingConfig
 from cpt_core.errors import ConservationError
 from cpt_core.fingerprint import fingerprint
 from cpt_core.packing.groups import PackGroup
-from cpt_core.packing.plan import (
-    Pieces,
-    Plan,
-    cut_documents,
-    plan_best_fit,
-    plan_concat,
-    plan_greedy,
-    reorder_rows,
-)
-from cpt_core.packing.rows import GroupTokens, write_rows
-from cpt_core.permutation import permute, seed_from
+from cpt_core.packing.loading import load_group
+from cpt_core.packing.plan import Ints, Plan, cut_documents, plan_best_fit, plan_concat, plan_greedy
+from cpt_core.packing.rows import write_rows
+from cpt_core.permutation import seed_from
 from cpt_core.storage import Store
 
 STAGE = "packed"
-STAGE_VERSION = 1
-KEY_DIGITS = 12
-
-_STRATEGIES = {"best_fit": plan_best_fit, "greedy": plan_greedy, "concat": plan_concat}
+STAGE_VERSION = 2
+STORED_BYTES_PER_TOKEN = 2
+"""Guess; only the message of a full disk relies on it."""
 
 
 def pack_key_parts(group: PackGroup, config: PackingConfig, pad_id: int) -> dict[str, Any]:
@@ -71,74 +62,33 @@ def pack_group(group: PackGroup, config: PackingConfig, *, index: Artifact, pad_
     if (artifact := find(store, STAGE, group.name, key_parts)) is not None:
         return artifact
     started = time.perf_counter()
-    tokens = _load(group, index, store)
+    tokens = load_group(group, index, config.row_len_tokens, pad_id, store=store)
     plan = plan_rows(tokens.lengths, config, seed_from("packing", config.seed, fingerprint(key_parts)))
     counts = _counts(plan, tokens.lengths, group, config)
-    with store.staging() as folder:
+    with store.staging(counts["num_tokens"] * STORED_BYTES_PER_TOKEN) as folder:
         staged = folder / "rows.parquet"
-        write_rows(staged, plan, tokens, config.row_len_tokens, pad_id)
-        draft = Draft(STAGE, group.name, key_parts, {"rows": staged}, counts, time.perf_counter() - started)
-        return commit(store, draft)
+        logical = {"rows": write_rows(staged, plan, tokens, config.row_len_tokens)}
+        seconds = time.perf_counter() - started
+        return commit(store, Draft(STAGE, group.name, key_parts, {"rows": staged}, counts, seconds, logical))
 
 
-def plan_rows(lengths: np.ndarray[Any, np.dtype[np.int64]], config: PackingConfig, order_seed: int) -> Plan:
-    """The plan for documents of these lengths; best_fit rows are put in a seeded order.
-
-    Best-fit-decreasing gives rows in order of their longest document, which a reader that does not shuffle would
-    otherwise see as a length curriculum.
-    """
+def plan_rows(lengths: Ints, config: PackingConfig, order_seed: int) -> Plan:
+    """The plan for documents of these lengths."""
     # A stream is cut at row ends alone: cutting long documents before would put borders inside them.
-    piece_len_tokens = max(1, int(lengths.sum())) if _is_stream(config) else config.row_len_tokens
-    pieces: Pieces = cut_documents(lengths, piece_len_tokens, config.long_documents)
-    plan = _STRATEGIES[config.strategy](pieces, config.row_len_tokens)
-    if config.strategy == "best_fit" and plan.num_rows:
-        return reorder_rows(plan, permute(np.arange(plan.num_rows), plan.num_rows, order_seed))
-    return plan
+    piece_len_tokens = max(1, int(lengths.max(initial=1))) if _is_stream(config) else config.row_len_tokens
+    pieces = cut_documents(lengths, piece_len_tokens, config.long_documents)
+    if config.strategy == "best_fit":
+        return plan_best_fit(pieces, config.row_len_tokens, order_seed)
+    return (plan_greedy if config.strategy == "greedy" else plan_concat)(pieces, config.row_len_tokens)
 
 
 def _is_stream(config: PackingConfig) -> bool:
     return config.strategy == "concat" and config.long_documents == "split"
 
 
-def _load(group: PackGroup, index: Artifact, store: Store) -> GroupTokens:
-    with store.open(index.path("documents")) as stream:
-        ordinals = [ordinal for ordinal, _ in group.shards]
-        wanted = (
-            pl.scan_parquet(stream)
-            .filter(
-                (pl.col("source") == group.source)
-                & pl.col("shard").is_between(ordinals[0], ordinals[-1])
-                & pl.col("shard").is_in(ordinals)
-                & (pl.col("split") == group.split)
-            )
-            .select("shard", "row", "num_tokens")
-            .collect()
-        )
-    ids, shard_positions = [], []
-    for position, (ordinal, artifact) in enumerate(group.shards):
-        rows = wanted.filter(pl.col("shard") == ordinal)["row"]
-        # Only the documents of this split: a small held-out part must not load the whole corpus.
-        documents = store.read_table(artifact.path("tokens"), ["input_ids"]).column(0).take(rows.to_arrow())
-        ids += [chunk.flatten().to_numpy() for chunk in documents.chunks]
-        shard_positions.append(np.full(len(rows), position, dtype=np.int64))
-    lengths = wanted["num_tokens"].to_numpy().astype(np.int64)
-    return GroupTokens(
-        source=group.source,
-        ids=np.concatenate(ids),
-        starts=np.cumsum(lengths) - lengths,
-        lengths=lengths,
-        rows=wanted["row"].to_numpy(),
-        shard=np.concatenate(shard_positions),
-        tokens_keys=[artifact.key[:KEY_DIGITS] for _, artifact in group.shards],
-    )
-
-
-def _counts(
-    plan: Plan, lengths: np.ndarray[Any, np.dtype[np.int64]], group: PackGroup, config: PackingConfig
-) -> dict[str, Any]:
+def _counts(plan: Plan, lengths: Ints, group: PackGroup, config: PackingConfig) -> dict[str, Any]:
     tokens_in, num_tokens = int(lengths.sum()), int(plan.pieces.num_tokens.sum())
-    kept = cut_documents(lengths, config.row_len_tokens, config.long_documents)
-    tokens_dropped = tokens_in - int(kept.num_tokens.sum())
+    tokens_dropped = _tokens_dropped(lengths, config)
     if tokens_in != num_tokens + tokens_dropped:
         raise ConservationError(
             f"packing {group.name}: {tokens_in} tokens in, {num_tokens} in rows, {tokens_dropped} dropped by policy"
@@ -158,3 +108,10 @@ def _counts(
         "num_tokens": num_tokens,
         "padding_tokens": plan.num_rows * config.row_len_tokens - num_tokens,
     }
+
+
+def _tokens_dropped(lengths: Ints, config: PackingConfig) -> int:
+    """What the policy for long documents leaves out, counted without the plan."""
+    longer = lengths[lengths > config.row_len_tokens]
+    kept = {"split": int(longer.sum()), "truncate": len(longer) * config.row_len_tokens, "drop": 0}
+    return int(longer.sum()) - kept[config.long_documents]

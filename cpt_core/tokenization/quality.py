@@ -1,10 +1,13 @@
 """Whether too much of a corpus was rejected: decided once, at the end, with the complete list."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from cpt_core.artifacts import Artifact
 from cpt_core.errors import InputError
 from cpt_core.manifest import Shard
+
+FILES_NAMED = 20
+_NOTICED = ("maybe_truncated", "byte_order_marks", "documents_with_nul", "documents_with_special_tokens")
 
 
 def require_few_bad_lines(shards: tuple[Shard, ...], tokens: list[Artifact], max_bad_fraction: float) -> None:
@@ -16,21 +19,16 @@ def require_few_bad_lines(shards: tuple[Shard, ...], tokens: list[Artifact], max
         max_bad_fraction: what is tolerated, 0.0 to 1.0.
 
     Raises:
-        InputError: naming every file with rejected lines, how many for which reason, and where they are kept.
+        InputError: naming the first files with rejected lines, how many for which reason, and what shows them all.
     """
     documents_in = sum(artifact.counts["documents_in"] for artifact in tokens)
     quarantined = sum(artifact.counts["documents_quarantined"] for artifact in tokens)
     if quarantined <= max_bad_fraction * documents_in:
         return
-    listed = "; ".join(
-        f"{shard.uri}: {', '.join(f'{count} {reason}' for reason, count in reasons.items())} in {artifact.uri}"
-        for shard, artifact in zip(shards, tokens, strict=True)
-        if (reasons := artifact.counts["quarantined_by_reason"])
-    )
     raise InputError(
         f"tokenization: {quarantined:,} of {documents_in:,} documents are quarantined, more than "
-        f"tokenization.max_bad_fraction = {max_bad_fraction} allows. {listed}. See them with `cpt inspect` and the "
-        "folder; repair the lines, or raise max_bad_fraction"
+        f"tokenization.max_bad_fraction = {max_bad_fraction} allows. {_files(shards, tokens)}; `cpt quarantine list "
+        "CONFIG` shows all. Repair the lines (`cpt quarantine show CONFIG --write FILE`), or raise max_bad_fraction"
     )
 
 
@@ -40,3 +38,28 @@ def quarantined_by_reason(tokens: list[Artifact]) -> dict[str, int]:
     for artifact in tokens:
         total.update(artifact.counts["quarantined_by_reason"])
     return dict(total.most_common())
+
+
+def noticed(tokens: list[Artifact]) -> dict[str, int]:
+    """What is no fault of a line and yet worth a look, by name of the count; without what was not seen.
+
+    Beside the counts of the token shards: ``files_without_documents``.
+    """
+    total: Counter[str] = Counter()
+    for artifact in tokens:
+        total.update({name: artifact.counts[name] for name in _NOTICED})
+        total["files_without_documents"] += artifact.counts["documents_in"] == 0
+    return {name: count for name, count in total.items() if count}
+
+
+def _files(shards: tuple[Shard, ...], tokens: list[Artifact]) -> str:
+    """The first files with rejected lines, in the order of the manifest."""
+    by_file: dict[str, Counter[str]] = defaultdict(Counter)
+    for shard, artifact in zip(shards, tokens, strict=True):
+        by_file[shard.uri].update(artifact.counts["quarantined_by_reason"])
+    bad = [(file, reasons) for file, reasons in by_file.items() if reasons]
+    named = [
+        f"{file}: {', '.join(f'{count:,} {reason}' for reason, count in sorted(reasons.items()))}"
+        for file, reasons in bad[:FILES_NAMED]
+    ]
+    return "; ".join(named) + (f"; and {len(bad) - FILES_NAMED:,} more files" if len(bad) > FILES_NAMED else "")

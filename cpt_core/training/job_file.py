@@ -9,6 +9,7 @@ Never: holds a secret.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cpt_core.artifacts import Artifact, read_record
 from cpt_core.config import TrainingConfig
@@ -22,7 +23,9 @@ class TrainingJob:
 
     attempt: str
     training_key: str
-    """Names the result; checkpoints of another key are never resumed."""
+    """Names the result; checkpoints of another key are resumed only by ``resume_from``."""
+    key_parts: dict[str, Any]
+    """What the key is made of: goes into every checkpoint."""
     config: TrainingConfig
     model_folder: Path
     tokenizer_folder: Path

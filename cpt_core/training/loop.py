@@ -13,23 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cpt_core.config import TrainingConfig
-from cpt_core.errors import InputError, JobFailedError
-from cpt_core.packed_rows import Batch, PackedRows, Row, batch_of, empty_row
+from cpt_core.errors import JobFailedError
+from cpt_core.packed_rows import Batch
 from cpt_core.permutation import seed_from
+from cpt_core.training.attention import segment_arguments
+from cpt_core.training.batches import BatchesAhead
+from cpt_core.training.flops import ModelFlops
 from cpt_core.training.metrics import MetricsWriter
-from cpt_core.training.order import FILL, rows_of_rank, rows_of_step
 from cpt_core.training.plan import StepPlan
 from cpt_core.training.ranks import Ranks
 from cpt_core.training.schedule import learning_rate
 from cpt_core.training.state import TrainingState
-
-PAD_ID = 0
-"""Any id will do: it is never trained on and never attended to."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +34,12 @@ class Run:
     """What stays the same over all steps."""
 
     engine: Any
-    rows: PackedRows
+    batches: BatchesAhead
     plan: StepPlan
     config: TrainingConfig
     ranks: Ranks
     vocab_size: int
-    flops_per_token: float
+    flops: ModelFlops
 
 
 @dataclass(frozen=True)
@@ -57,31 +54,35 @@ class StepResult:
     """The one the optimizer applied."""
     tokens: int
     """Trained tokens."""
+    flops: float
+    """What the model needed."""
 
 
 def train(
-    run: Run, state: TrainingState, metrics: MetricsWriter | None, save: Callable[[TrainingState], None]
-) -> TrainingState:
+    run: Run, state: TrainingState, metrics: MetricsWriter | None, after_step: Callable[[TrainingState], None]
+) -> tuple[TrainingState, float]:
     """All steps that are left.
 
     Args:
         run: the engine and its data.
         state: where to begin.
         metrics: on rank 0.
-        save: seals a checkpoint; called on all ranks every ``save_steps`` and after the last step.
+        after_step: called on all ranks; saves when it is time to.
+
+    Returns:
+        The state at the end, and the model FLOPs of these steps.
     """
     run.engine.train()
+    flops = 0.0
     while state.steps < run.plan.steps_total:
         started = time.perf_counter()
         result = train_step(run, state.steps)
         state = state.after_step(result.loss, result.tokens)
+        flops += result.flops
         if metrics:
             metrics.write(_metrics_line(run, state, result, time.perf_counter() - started))
-        if state.steps % run.config.save_steps == 0 or state.steps == run.plan.steps_total:
-            if metrics:
-                metrics.make_durable()
-            save(state)
-    return state
+        after_step(state)
+    return state, flops
 
 
 def train_step(run: Run, step: int) -> StepResult:
@@ -92,23 +93,35 @@ def train_step(run: Run, step: int) -> StepResult:
     """
     _set_learning_rate(run, step)
     torch.manual_seed(seed_from("step", run.config.seed, step, run.ranks.rank))
-    batches = _batches_of(run, step)
-    tokens = round(run.ranks.sum(sum(batch.num_trained_tokens for batch in batches)))
+    batches = run.batches.of_step(step)
+    tokens, flops = _size_of_step(run, batches)
     # DeepSpeed averages over ranks and micro-batches, so each of them divides by its share of the tokens.
     num_shares = run.ranks.world_size * len(batches)
     share_tokens = max(1, tokens) / num_shares
-    local_loss = 0.0
+    losses = []
     for position, batch in enumerate(batches):
         loss = run.engine(**_model_inputs(run, batch), num_items_in_batch=share_tokens).loss
         run.engine.backward(loss)
-        local_loss += float(loss.detach())
+        losses.append(loss.detach())
         if position + 1 < len(batches):
             run.engine.step()
-    mean_loss = run.ranks.sum(local_loss) / num_shares
+    mean_loss = run.ranks.sum(sum(float(loss) for loss in losses)) / num_shares  # only here the device is waited for
     _require_finite("loss", mean_loss, step)
     grad_norm = _apply(run)
     _require_finite("gradient norm", grad_norm, step)
-    return StepResult(mean_loss, grad_norm, float(run.engine.optimizer.param_groups[0]["lr"]), tokens)
+    return StepResult(mean_loss, grad_norm, float(run.engine.optimizer.param_groups[0]["lr"]), tokens, flops)
+
+
+def _size_of_step(run: Run, batches: list[Batch]) -> tuple[int, float]:
+    """Trained tokens and model FLOPs over all ranks."""
+    trained, tokens, squares = run.ranks.sums(
+        [
+            sum(batch.num_trained_tokens for batch in batches),
+            sum(batch.num_tokens for batch in batches),
+            sum(batch.sum_squared_lengths for batch in batches),
+        ]
+    )
+    return round(trained), run.flops.of_batch(tokens, squares)
 
 
 def _apply(run: Run) -> float:
@@ -128,36 +141,6 @@ def _set_learning_rate(run: Run, step: int) -> None:
         group["lr"] = rate
 
 
-def _batches_of(run: Run, step: int) -> list[Batch]:
-    """This rank's micro-batches of a step."""
-    config, ranks = run.config, run.ranks
-    step_rows = rows_of_step(
-        step,
-        num_rows=run.plan.num_rows,
-        rows_total=run.plan.rows_total,
-        global_batch_rows=config.global_batch_rows,
-        seed=config.seed,
-    )
-    own = rows_of_rank(
-        step_rows, rank=ranks.rank, world_size=ranks.world_size, micro_batch_rows=config.micro_batch_rows
-    )
-    return [batch_of(_read_rows(run, numbers), document_borders=config.document_borders) for numbers in own]
-
-
-def _read_rows(run: Run, numbers: NDArray[np.int64]) -> list[Row]:
-    row_len_tokens = len(run.rows[0].input_ids)
-    rows = []
-    for number in numbers:
-        row = empty_row(row_len_tokens, PAD_ID) if number == FILL else run.rows[int(number)]
-        if row.input_ids.max() >= run.vocab_size or row.input_ids.min() < 0:
-            raise InputError(
-                f"packed row {number} holds token id {row.input_ids.max()}, but the model's vocabulary has"
-                f" {run.vocab_size} ids; use the model's own tokenizer"
-            )
-        rows.append(row)
-    return rows
-
-
 def _model_inputs(run: Run, batch: Batch) -> dict[str, Any]:
     """Never an attention mask: transformers finds borders in the positions only without one."""
     device = run.ranks.device
@@ -166,6 +149,7 @@ def _model_inputs(run: Run, batch: Batch) -> dict[str, Any]:
         "position_ids": torch.from_numpy(batch.position_ids).to(device),
         "labels": torch.from_numpy(batch.labels).to(device),
         "use_cache": False,
+        **segment_arguments(run.config.attention, batch.seq_lengths, device),
     }
 
 
@@ -179,7 +163,6 @@ def _require_finite(what: str, value: float, step: int) -> None:
 
 def _metrics_line(run: Run, state: TrainingState, result: StepResult, seconds: float) -> dict[str, Any]:
     rows_seen = min(state.steps * run.config.global_batch_rows, run.plan.rows_total)
-    tokens_per_second = result.tokens / seconds
     return {
         "step": state.steps,
         "epoch": round(rows_seen / run.plan.num_rows, 4),
@@ -187,15 +170,14 @@ def _metrics_line(run: Run, state: TrainingState, result: StepResult, seconds: f
         "learning_rate": result.learning_rate,
         "grad_norm": result.grad_norm,
         "tokens": result.tokens,
-        "tokens_per_second": round(tokens_per_second, 1),
-        "mfu": mfu(run, tokens_per_second),
+        "tokens_per_second": round(result.tokens / seconds, 1),
+        "mfu": mfu(run, result.flops, seconds),
         "seconds": round(seconds, 4),
     }
 
 
-def mfu(run: Run, tokens_per_second: float) -> float | None:
-    """Model FLOPs utilisation of trained tokens; padding counts as waste. None without ``peak_tflops``."""
+def mfu(run: Run, flops: float, seconds: float) -> float | None:
+    """Model FLOPs utilisation: what the model needed over what the devices could have done."""
     if run.config.peak_tflops is None:
         return None
-    peak = run.config.peak_tflops * 1e12 * run.ranks.world_size
-    return round(tokens_per_second * run.flops_per_token / peak, 4)
+    return round(flops / (seconds * run.config.peak_tflops * 1e12 * run.ranks.world_size), 4)

@@ -17,8 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from cpt_core.config import TrainingConfig
+from cpt_core.errors import ConfigError
 from cpt_core.model_folder import weight_files
 from cpt_core.training.ranks import Ranks
+from cpt_core.training.recomputation import enable_checkpointing
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -36,8 +38,8 @@ def weights_folder(model_folder: Path, scratch: Path, seed: int, ranks: Ranks) -
     folder = scratch / "initial_model"
     if ranks.is_first:
         torch.manual_seed(seed)
-        config = AutoConfig.from_pretrained(model_folder)
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+        config = AutoConfig.from_pretrained(model_folder, trust_remote_code=False)
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False).save_pretrained(folder)
     ranks.barrier()
     yield folder
     ranks.barrier()
@@ -54,51 +56,41 @@ def load_model(folder: Path, config: TrainingConfig, settings: dict[str, Any]) -
         settings: of DeepSpeed.
     """
     partitioning = HfDeepSpeedConfig(settings) if config.zero_stage == 3 else None
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[config.precision], attn_implementation=config.attention, local_files_only=True
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=DTYPES[config.precision],
+            attn_implementation=config.attention,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except ValueError as error:
+        if "attention" not in str(error).lower():
+            raise
+        reason = " ".join(str(error).partition(" Please ")[0].split()).rstrip(".")
+        raise ConfigError(f"training.attention is {config.attention}: {reason}; use another, such as eager") from None
     model.config.use_cache = False  # a cache silently switches document borders off
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable_checkpointing(model, config)
     return model, partitioning
 
 
 def build_optimizer(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW in two groups: matrices decay, norms and biases do not."""
+    """AdamW in two groups: matrices decay; norms and biases do only when asked. The loop sets the rate of each step."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in parameters if len(_shape(parameter)) >= 2]
     others = [parameter for parameter in parameters if len(_shape(parameter)) < 2]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": others, "weight_decay": config.weight_decay if config.decay_norms_and_biases else 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.learning_rate,
+        lr=0.0,
         betas=config.adam_betas,
         eps=config.adam_eps,
     )
 
 
-def flops_per_token(model: Any, row_len_tokens: int) -> float:
-    """Floating-point operations of forward and backward for one token: 6 N + 12 L H T.
-
-    N counts all parameters but an input embedding that is not also the output; L layers; H heads times their size;
-    T the row length, so short documents count as if they attended to whole rows. Recomputation is not counted.
-    """
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    attention_size = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    parameters = sum(_num_elements(parameter) for parameter in model.parameters())
-    if not config.tie_word_embeddings:
-        parameters -= _num_elements(model.get_input_embeddings().weight)
-    return 6.0 * parameters + 12.0 * config.num_hidden_layers * attention_size * row_len_tokens
-
-
 def _shape(parameter: torch.nn.Parameter) -> torch.Size:
     """Under ZeRO-3 a parameter is empty here, and its shape stands aside."""
     return getattr(parameter, "ds_shape", parameter.shape)
-
-
-def _num_elements(parameter: torch.nn.Parameter) -> int:
-    return int(getattr(parameter, "ds_numel", parameter.numel()))

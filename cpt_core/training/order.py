@@ -9,7 +9,7 @@ Never: keeps a state, so that a resumed run needs nothing but its step.
 import numpy as np
 from numpy.typing import NDArray
 
-from cpt_core.permutation import permute, seed_from
+from cpt_core.permutation import permute, positions_of, seed_from
 
 FILL = -1
 """Stands for a row without anything to train on."""
@@ -36,6 +36,17 @@ def rows_of_step(step: int, *, num_rows: int, rows_total: int, global_batch_rows
         if chosen.any():
             rows[chosen] = permute(positions[chosen] % num_rows, num_rows, seed_from("rows", seed, int(epoch)))
     return rows
+
+
+def steps_of_row(row: int, *, num_rows: int, rows_total: int, global_batch_rows: int, seed: int) -> list[int]:
+    """The steps, from 0, that train on a row: one an epoch while the run lasts. Arguments as of ``rows_of_step``."""
+    steps = []
+    for epoch in range(-(-rows_total // num_rows)):
+        in_epoch = positions_of(np.array([row], dtype=np.int64), num_rows, seed_from("rows", seed, epoch))
+        position = epoch * num_rows + int(in_epoch[0])
+        if position < rows_total:
+            steps.append(position // global_batch_rows)
+    return steps
 
 
 def rows_of_rank(

@@ -1,6 +1,6 @@
 """Does this very model honour document borders? Asked before every training, on the device it runs on.
 
-In: the model as a function of ids and positions.
+In: the model as a function of ids, positions and lengths of segments.
 Out: nothing, or a refusal.
 Promise: a model, attention implementation or device that lets one document see another is refused.
 Never: trusts a name; implementations ignore borders silently.
@@ -8,28 +8,33 @@ Never: trusts a name; implementations ignore borders silently.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cpt_core.errors import ConfigError
+from cpt_core.packed_rows import position_ids
 
 DOCUMENT_LEN_TOKENS = 8
 LEAK_TOLERANCE = 1e-3
-"""Largest change allowed at the second document, relative to the change that appears without borders."""
+"""Largest change allowed in another document, relative to the change that appears without borders."""
 
-Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(ids int64[1, T], positions int64[1, T]) to logits [1, T, vocabulary]."""
+Forward = Callable[[torch.Tensor, torch.Tensor, NDArray[np.int32]], torch.Tensor]
+"""(ids int64[B, T], positions int64[B, T], lengths of all segments) to logits [B, T, vocabulary]."""
 
 
-def require_borders(forward: Forward, vocab_size: int, device: torch.device, attention: str) -> None:
-    """Change the first of two documents in a row, and see that the second does not notice.
+def require_borders(
+    forward: Forward, vocab_size: int, device: torch.device, *, attention: str, num_rows: int = 1
+) -> None:
+    """Change one document of a batch whose rows hold two each, and see that no other notices.
 
     Raises:
-        ConfigError: when it does, or when the model does not react to its context at all.
+        ConfigError: when one does, or when the model does not react to its context at all.
     """
-    restarting = torch.arange(DOCUMENT_LEN_TOKENS, device=device).repeat(2)
-    running_through = torch.arange(2 * DOCUMENT_LEN_TOKENS, device=device)
-    leak = _change_of_second(forward, restarting, vocab_size)
-    context = _change_of_second(forward, running_through, vocab_size)
+    halves = np.full(2 * num_rows, DOCUMENT_LEN_TOKENS, dtype=np.int32)
+    whole = np.full(num_rows, 2 * DOCUMENT_LEN_TOKENS, dtype=np.int32)
+    leak = _change_elsewhere(forward, halves, num_rows, vocab_size, device)
+    context = _change_elsewhere(forward, whole, num_rows, vocab_size, device)
     if not leak <= LEAK_TOLERANCE * context or context == 0.0:
         raise ConfigError(
             f"training.attention is {attention}, which with this model ignores document borders (a change in one "
@@ -51,11 +56,17 @@ def require_loss_scaling(loss_of: Callable[[float], float], model_type: str) -> 
         )
 
 
-def _change_of_second(forward: Forward, positions: torch.Tensor, vocab_size: int) -> float:
-    """Largest change of a logit in the second document when the first one becomes another."""
-    ids = torch.arange(1, 2 * DOCUMENT_LEN_TOKENS + 1, device=positions.device) % vocab_size
+def _change_elsewhere(
+    forward: Forward, seq_lengths: NDArray[np.int32], num_rows: int, vocab_size: int, device: torch.device
+) -> float:
+    """Largest change of a logit outside the first document of the first row when that document becomes another."""
+    row = torch.arange(1, 2 * DOCUMENT_LEN_TOKENS + 1, device=device) % vocab_size
+    ids = row.repeat(num_rows, 1)
     changed = ids.clone()
-    changed[:DOCUMENT_LEN_TOKENS] = (ids[:DOCUMENT_LEN_TOKENS] + vocab_size // 2) % vocab_size
+    changed[0, :DOCUMENT_LEN_TOKENS] = (row[:DOCUMENT_LEN_TOKENS] + vocab_size // 2) % vocab_size
+    positions = torch.from_numpy(position_ids(seq_lengths)).to(device).view(num_rows, -1)
     with torch.no_grad():
-        before, after = (forward(row[None], positions[None])[0].float() for row in (ids, changed))
-    return float((before - after)[DOCUMENT_LEN_TOKENS:].abs().max())
+        before, after = (forward(given, positions, seq_lengths).float() for given in (ids, changed))
+    change = (before - after).abs()
+    change[0, :DOCUMENT_LEN_TOKENS] = 0.0
+    return float(change.max())

@@ -8,12 +8,14 @@ Never: knows what is computed.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
 import torch.distributed
 from torch.distributed import distributed_c10d
+
+from cpt_core.launching.heartbeat import note_meeting
 
 Shared = TypeVar("Shared")
 
@@ -33,16 +35,30 @@ class Ranks:
 
     def barrier(self) -> None:
         """Wait for all."""
+        note_meeting()
         torch.distributed.barrier()
 
     def sum(self, value: float) -> float:
         """Sum over all ranks, in double precision."""
-        total = torch.tensor([value], dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(total)
-        return float(total.item())
+        return self.sums([value])[0]
+
+    def sums(self, values: list[float]) -> list[float]:
+        """Sum of each over all ranks, in double precision."""
+        note_meeting()
+        totals = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(totals)
+        return [float(total) for total in totals.tolist()]
+
+    def all_of(self, value: Shared) -> list[Shared]:
+        """The values of all ranks, in their order, on every rank."""
+        note_meeting()
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def from_first(self, value: Shared) -> Shared:
         """Rank 0's value, on every rank."""
+        note_meeting()
         holder = [value]
         torch.distributed.broadcast_object_list(holder, src=0, device=self.device)
         return holder[0]

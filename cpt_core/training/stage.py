@@ -8,24 +8,28 @@ Never: imports torch; the job's processes do.
 """
 
 import json
-import os
+import logging
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cpt_core.artifacts import Artifact, Draft, commit, find, folder_name, key_of
 from cpt_core.config import TrainingConfig
-from cpt_core.errors import ConfigError
+from cpt_core.errors import ConfigError, StoreError
 from cpt_core.launching.compiler import extension_is_needed, require_compiler
 from cpt_core.launching.environment import current_environment
-from cpt_core.launching.job import Job
-from cpt_core.launching.launchers import launch
-from cpt_core.launching.waiting import Progress, wait_for_job
+from cpt_core.launching.waiting import Progress
 from cpt_core.model_folder import resolve_model
 from cpt_core.storage import Store
-from cpt_core.training.job_file import TrainingJob, write_job
+from cpt_core.training.attempts import Notice, run_job
+from cpt_core.training.continuing import require_accepted, require_steps_left, start_of
+from cpt_core.training.job_file import TrainingJob
+from cpt_core.training.places import for_record, from_record
 from cpt_core.training.plan import STAGE, plan_steps, training_key_parts
+
+logger = logging.getLogger(__name__)
 
 OUTPUT_FOLDER = "training_runs"
 """Beside the artifacts: a run's folder outlives a record that had to be set aside, so that it can be resumed."""
@@ -40,6 +44,7 @@ def train_model(
     name: str,
     tokenizer_uri: str,
     on_progress: Progress | None = None,
+    on_notice: Notice = logger.warning,
 ) -> Artifact:
     """Train, or find what was trained before.
 
@@ -50,30 +55,54 @@ def train_model(
         name: readable name of the artifact.
         tokenizer_uri: the tokenizer's folder; its files go beside the exported model.
         on_progress: called with each step's line of metrics.
+        on_notice: called with a line when the job is found running, or is started again, and before it is started when
+            another training may have been meant.
 
     Raises:
         ConfigError: when something that no process could work with is wrong.
         JobFailedError: when the job ended without its success record.
     """
-    plan_steps(sum(artifact.counts["rows"] for artifact in packed), config)
+    plan = plan_steps(sum(artifact.counts["rows"] for artifact in packed), config)
     model_folder = resolve_model(config.model, config.revision)
-    key_parts = training_key_parts(packed, config, model_folder)
-    found = find_trained(store, name, key_parts)
+    key_parts = training_key_parts(packed, config, model_folder, store)
+    found = find_trained(store, name, key_parts, config)
     if found is not None:
         return found
+    start = start_of(config)
+    if start is not None:
+        require_accepted(start, key_parts, config)
+        require_steps_left(start, plan.steps_total)
     started = time.monotonic()
-    job = _job_of(packed, config, store, name, key_of(key_parts), model_folder, _tokenizer_folder(tokenizer_uri))
-    report = _run_job(job, on_progress)
+    job = _job_of(packed, config, store, name, key_parts, model_folder, _tokenizer_folder(tokenizer_uri))
+    report = _run_job(job, on_progress, on_notice)
     return _commit(store, name, key_parts, report, time.monotonic() - started)
 
 
-def find_trained(store: Store, name: str, key_parts: dict[str, Any]) -> Artifact | None:
-    """The committed artifact, if its model folder is still whole; a record without its model is set aside."""
+def find_trained(store: Store, name: str, key_parts: dict[str, Any], config: TrainingConfig) -> Artifact | None:
+    """The committed artifact, if its model folder is still whole; a record without its model is set aside.
+
+    Raises:
+        StoreError: when its record names a model elsewhere than where training puts one.
+    """
     found = find(store, STAGE, name, key_parts)
-    if found is None or _model_is_whole(json.loads(store.read_bytes(found.path(RESULT_ROLE)))):
-        return found
-    store.set_aside(found.folder)
-    return None
+    if found is None:
+        return None
+    if not _model_is_whole(from_record(json.loads(store.read_bytes(found.path(RESULT_ROLE))), store)):
+        store.set_aside(found.folder)
+        return None
+    found = replace(found, counts=from_record(found.counts, store))
+    if not is_output(found.counts["hf_model_uri"], config, store):
+        raise StoreError(
+            f"{found.uri}: its record names the model {found.counts['hf_model_uri']}, which lies neither in the store "
+            "nor in training.output_dir; set that to the folder in which it was trained, or delete the record's folder"
+        )
+    return found
+
+
+def is_output(folder: str, config: TrainingConfig, store: Store) -> bool:
+    """Whether a folder lies where training puts what it makes; records name folders, and others may write records."""
+    roots = [store.local_path(""), Path(config.output_dir) if config.output_dir is not None else None]
+    return any(Path(folder).resolve().is_relative_to(root.resolve()) for root in roots if root is not None)
 
 
 def _model_is_whole(result: dict[str, Any]) -> bool:
@@ -89,15 +118,17 @@ def _job_of(
     config: TrainingConfig,
     store: Store,
     name: str,
-    key: str,
+    key_parts: dict[str, Any],
     model_folder: Path,
     tokenizer_folder: Path,
 ) -> TrainingJob:
-    output_folder = _output_folder(config, store, name, key)
+    key = key_of(key_parts)
+    output_folder = training_folder(config, store, name, key)
     attempt = uuid.uuid4().hex
     return TrainingJob(
         attempt=attempt,
         training_key=key,
+        key_parts=key_parts,
         config=config,
         model_folder=model_folder,
         tokenizer_folder=tokenizer_folder,
@@ -108,20 +139,20 @@ def _job_of(
     )
 
 
-def _run_job(described: TrainingJob, on_progress: Progress | None) -> dict[str, Any]:
-    """Start the job and wait for its success record."""
+def _run_job(described: TrainingJob, on_progress: Progress | None, on_notice: Notice) -> dict[str, Any]:
+    """Start the job, or find it running, and wait for its success record."""
     config = described.config
     if extension_is_needed(config.device):
         require_compiler(config.launcher, current_environment())
-    described.attempt_folder.mkdir(parents=True)
-    job_file = described.attempt_folder / "job.json"
-    write_job(job_file, described)
-    job = Job("cpt_core.training", job_file, described.attempt_folder, config.launcher, described.attempt)
-    handle = launch(job, num_cores=len(os.sched_getaffinity(0)))
-    return wait_for_job(job, handle, progress_file=described.metrics_file, on_progress=on_progress)
+    return run_job(described, on_progress, on_notice, _model_is_whole)
 
 
-def _output_folder(config: TrainingConfig, store: Store, name: str, key: str) -> Path:
+def training_folder(config: TrainingConfig, store: Store, name: str, key: str) -> Path:
+    """Where a training puts its checkpoints, logs and model.
+
+    Raises:
+        ConfigError: when the store is no folder and there is no ``output_dir``.
+    """
     relative = folder_name(OUTPUT_FOLDER, name, key)
     if config.output_dir is not None:
         return Path(config.output_dir).resolve() / relative
@@ -143,8 +174,10 @@ def _tokenizer_folder(tokenizer_uri: str) -> Path:
 
 def _commit(store: Store, name: str, key_parts: dict[str, Any], report: dict[str, Any], seconds: float) -> Artifact:
     """The record; the model itself is already in its place."""
-    counts = {field: value for field, value in report.items() if field != "model_files"}
+    recorded = for_record(report, store)
+    counts = {field: value for field, value in recorded.items() if field != "model_files"}
     with store.staging() as folder:
         staged = folder / "result.json"
-        staged.write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")
-        return commit(store, Draft(STAGE, name, key_parts, {RESULT_ROLE: staged}, counts, seconds))
+        staged.write_text(json.dumps(recorded, indent=1, sort_keys=True), encoding="utf-8")
+        committed = commit(store, Draft(STAGE, name, key_parts, {RESULT_ROLE: staged}, counts, seconds))
+    return replace(committed, counts=from_record(committed.counts, store))

@@ -1,10 +1,11 @@
-"""Commands that only look: ``plan``, ``inspect``."""
+"""Commands that only look: ``plan``, ``inspect``, ``trace``."""
 
 from typing import Annotated
 
 import typer
 
 from cpt_core.config_file import load_config
+from cpt_core.errors import ConfigError
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import print_json, print_plan, want_json
 
@@ -13,6 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(plan)
     app.command()(inspect)
+    app.command()(trace)
 
 
 def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -36,3 +38,28 @@ def inspect(
     want_json(as_json)
     found = inspect_artifact(uri, rows)
     print_json(found) if as_json else print(describe(found))
+
+
+def trace(
+    config: ConfigPath,
+    step: Annotated[int | None, typer.Option(metavar="N", help="The documents of this step, from 1")] = None,
+    document: Annotated[
+        str | None, typer.Option(metavar="SOURCE:FILE:LINE", help="The rows and steps of this document")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """From a training step to its documents, or from a document to its steps."""
+    from flows.command.trace_screen import describe_document, describe_step
+    from tasks.tracing import DocumentName, trace_document, trace_step
+
+    want_json(as_json)
+    loaded = load_config(config, overrides)
+    if step is not None and document is None:
+        traced = trace_step(loaded, step)
+        print_json(traced) if as_json else print(describe_step(traced))
+    elif document is not None and step is None:
+        traced = trace_document(loaded, DocumentName.parse(document))
+        print_json(traced) if as_json else print(describe_document(traced, with_steps=loaded.training is not None))
+    else:
+        raise ConfigError("cpt trace: expected exactly one of --step N and --document SOURCE:FILE:LINE")

@@ -23,18 +23,23 @@ def want_json(wanted: bool) -> bool:
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    print(json.dumps(values, indent=1, ensure_ascii=False))
+    """One JSON object on stdout, in ASCII: no terminal is driven by it, and no file name is too odd for it."""
+    print(json.dumps(values, indent=1))
 
 
 def print_error(error: CptError) -> None:
     """One line on stderr; with ``--json`` also an object on stdout."""
-    line = "".join(character if character.isprintable() else " " for character in str(error))
-    print(f"cpt: {' '.join(line.split())}", file=sys.stderr)
+    print(f"cpt: {one_line(str(error))}", file=sys.stderr)
     if _wants_json:
         failed = sorted(error.failures) if isinstance(error, ShardsFailedError) else []
         with suppress(BrokenPipeError):
             print_json({"error": str(error), "shards_failed": failed})
+
+
+def one_line(text: str) -> str:
+    """The text without anything that could drive a terminal or begin a line."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(line.split())
 
 
 def print_run(summary: dict[str, Any]) -> None:
@@ -61,17 +66,24 @@ def data_lines(summary: dict[str, Any]) -> list[str]:
         "rows": f"{summary['rows']:,} of {summary['row_len_tokens']:,} tokens, padding"
         f" {summary['padding_fraction']:.2%}, {summary['documents_split']:,} documents split",
     }
+    if repeated := summary["repeated_files"]:
+        from tasks.stage_lines import describe_repeated
+
+        pairs["note"] = describe_repeated(repeated)
     return [f"{name:<13} {text}" for name, text in pairs.items()]
 
 
 def training_lines(summary: dict[str, Any]) -> list[str]:
     """Steps and speed."""
+    from tasks.stage_lines import counted
+
+    processes = counted(summary["world_size"], "process", "processes")
     cached = ", cached" if summary["is_cached"] else ""
     resumed = f", resumed from step {summary['resumed_from_step']}" if summary["resumed_from_step"] else ""
     speed = f" at {summary['tokens_per_second']:,.0f} tokens/s" if summary["tokens_per_second"] else ""
     mfu = f", MFU {summary['mfu']:.1%}" if summary["mfu"] is not None else ""
     return [
-        f"{'steps':<13} {summary['steps']:,} ({summary['world_size']} processes{resumed}{cached})",
+        f"{'steps':<13} {summary['steps']:,} ({processes}{resumed}{cached})",
         f"{'trained on':<13} {summary['tokens_seen']:,} tokens{speed}{mfu}",
     ]
 
@@ -88,6 +100,8 @@ def loss_lines(held_out_loss: dict[str, dict[str, float]]) -> list[str]:
 
 def print_plan(plan: "RunPlan") -> None:
     """Stages with their counts, then what would be computed and why."""
+    from tasks.stage_lines import describe_repeated
+
     print(f"{'stage':<13}   cached  compute    waits")
     for stage in dict.fromkeys(unit.stage for unit in plan.units):
         statuses = [unit.status for unit in plan.units if unit.stage == stage]
@@ -96,9 +110,16 @@ def print_plan(plan: "RunPlan") -> None:
     steps = f", {plan.steps:,} steps" if plan.steps is not None else ""
     about_rows = "" if plan.prepared else "about "
     print(f"{about}{plan.tokens:,} tokens, {about_rows}{plan.rows:,} training rows{steps}")
+    print(plan.disk.line())
+    if plan.gpu is not None:
+        print(plan.gpu.line())
+    if plan.repeated_files:
+        print(f"note: {describe_repeated(plan.repeated_files)}")
+    if plan.too_many_bad_lines is not None:
+        print(f"warning: the run will stop after {one_line(plan.too_many_bad_lines)}")
     to_do = plan.to_do()
     for unit in to_do[:UNITS_SHOWN]:
-        print(f"  {unit.status} {unit.stage} {unit.name}{': ' if unit.why else ''}{unit.why}")
+        print(f"  {unit.status} {unit.stage} {unit.name}{': ' if unit.why else ''}{one_line(unit.why)}")
     if len(to_do) > UNITS_SHOWN:
         print(f"  … and {len(to_do) - UNITS_SHOWN} more; `--json` lists all")
     if not to_do:

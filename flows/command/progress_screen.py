@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from cpt_core.printable import printable
+
 if TYPE_CHECKING:  # Prefect takes a second to import, and reads its settings when it does
     from tasks.progress import Progress as StageState
 
@@ -27,7 +29,7 @@ class Screen:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -45,7 +47,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One permanent line."""
-        self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
 
     def stage(self, stage: str, text: str) -> None:
         """One permanent line about a stage."""
@@ -65,7 +67,9 @@ class Screen:
     def _move(self, state: "StageState") -> None:
         if state.stage not in self._tasks:
             self._tasks[state.stage] = self._bars.add_task(state.stage, total=state.total, detail="")
-        self._bars.update(self._tasks[state.stage], completed=state.done, detail=f"{state.unit}  {state.detail}")
+        self._bars.update(
+            self._tasks[state.stage], completed=state.done, detail=printable(f"{state.unit}  {state.detail}")
+        )
 
     def _end(self, state: "StageState") -> None:
         bar = self._tasks.pop(state.stage, None)

@@ -1,17 +1,23 @@
 """Commands that compute: ``run``, ``prepare``, ``train``, ``retry-shard``."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cpt_core.config import PipelineConfig, TrainingConfig
+from cpt_core.config import LauncherConfig, PipelineConfig, TrainingConfig
 from cpt_core.config_file import load_config
 from cpt_core.errors import CptError
 from cpt_core.launching.compiler import extension_is_built, extension_is_needed, require_compiler
 from cpt_core.launching.environment import current_environment, node_rank
+from cpt_core.launching.job import EXTRA_SECONDS_TO_STOP
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import print_json, print_run, want_json
 from flows.command.progress_screen import Screen, progress_screen
+from flows.command.stopping import allow_more
+
+if TYPE_CHECKING:
+    from tasks.progress import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -27,18 +33,26 @@ def run(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False
     want_json(as_json)
     loaded = load_config(config, overrides)
     loaded.require_training()
-    from flows.continued_pretraining import continued_pretraining
 
-    _execute(continued_pretraining, loaded, as_json, with_training=True)
+    def whole_job() -> Any:
+        from flows.continued_pretraining import continued_pretraining
+
+        return continued_pretraining
+
+    _execute(whole_job, loaded, as_json, with_training=True)
 
 
 def prepare(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """The data stages: discover, tokenize, index, pack."""
     want_json(as_json)
     loaded = load_config(config, overrides)
-    from flows.prepare_corpus import prepare_corpus
 
-    _execute(prepare_corpus, loaded, as_json, with_training=False)
+    def data_stages() -> Any:
+        from flows.prepare_corpus import prepare_corpus
+
+        return prepare_corpus
+
+    _execute(data_stages, loaded, as_json, with_training=False)
 
 
 def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -48,9 +62,13 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     if node_rank(loaded.require_training().launcher, current_environment()) > 0:
         _join(loaded, as_json)
         return
-    from flows.train_model import train_model
 
-    _execute(train_model, loaded, as_json, with_training=True)
+    def training() -> Any:
+        from flows.train_model import train_model
+
+        return train_model
+
+    _execute(training, loaded, as_json, with_training=True)
 
 
 def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -78,8 +96,9 @@ def _join(config: PipelineConfig, as_json: bool) -> None:
         print(f"this node's part of the training has ended; model {trained.counts['hf_model_uri']}")
 
 
-def _execute(flow: Any, config: PipelineConfig, as_json: bool, *, with_training: bool) -> None:
-    summary = _already_done(config, with_training) or _run_flow(flow, config)
+def _execute(load_flow: Callable[[], Any], config: PipelineConfig, as_json: bool, *, with_training: bool) -> None:
+    """Run a flow, which is imported only when something is left to do: with Prefect that takes seconds."""
+    summary = _already_done(config, with_training) or _run_flow(load_flow(), config)
     if as_json:
         print_json(summary)
     else:
@@ -91,6 +110,7 @@ def _already_done(config: PipelineConfig, with_training: bool) -> dict[str, Any]
     from tasks.planning import plan_run
 
     plan = plan_run(config, with_training=with_training)
+    plan.require_few_bad_lines()
     if plan.to_do() or plan.prepared is None:
         return None
     with progress_screen() as screen:
@@ -108,9 +128,10 @@ def _run_flow(flow: Any, config: PipelineConfig) -> dict[str, Any]:
 
     with progress_screen() as screen:
         if config.training is not None and flow.name != "cpt-prepare":
+            listen(grace_of(config.training.launcher))
             _prepare_compiler(config.training, screen)
         listen(screen.show)
-        with embedded_server(cpt_home()) as api_url:
+        with embedded_server(cpt_home(), tell=screen.line) as api_url:
             screen.line(f"Prefect at {api_url.removesuffix('/api')}")
             state = flow(config, return_state=True)
     result = state.result(raise_on_failure=False)
@@ -120,6 +141,17 @@ def _run_flow(flow: Any, config: PipelineConfig) -> dict[str, Any]:
         state.result()
         raise RuntimeError(f"the flow ended {state.name} without a result")
     return result
+
+
+def grace_of(launcher: LauncherConfig) -> Callable[["Progress"], None]:
+    """What hears of progress, and lets a signal wait for the end of a job on other machines while one runs."""
+    extra_seconds = EXTRA_SECONDS_TO_STOP.get(launcher.kind, 0.0)
+
+    def mind(progress: "Progress") -> None:
+        is_training = progress.stage == "training" and not progress.is_finished
+        allow_more(extra_seconds if is_training else 0.0)
+
+    return mind
 
 
 def _prepare_compiler(training: TrainingConfig, screen: Screen) -> None:

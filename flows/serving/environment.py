@@ -3,11 +3,15 @@
 In: the home folder and a port.
 Out: complete environments for server and worker; the home folder itself.
 Promise: nothing is sent outside; whoever inherits these variables is found by `cpt down`.
-Never: starts anything.
+Never: starts anything, or hands on what authenticates against another server.
 """
 
 import os
 from pathlib import Path
+
+from flows.serving.address import Address
+from flows.serving.api import AUTH_VARIABLE, SERVER_AUTH_VARIABLE
+from flows.serving.database import FOR_THE_SERVER_ALONE, VARIABLES
 
 HOME_MARK = "CPT_SERVED_FROM"
 """Names the home folder in the environment of everything that `up` started, flow runs included."""
@@ -29,7 +33,9 @@ _RECORDING = {
 }
 
 _RUNS = {
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # Leases of concurrency slots that a server keeps in its memory are lost when it is started again.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # flows.serving.automations counts on it
     "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
     "PREFECT_WORKER_QUERY_SECONDS": "2",
 }
@@ -45,6 +51,11 @@ _NOT_FOR_ONE_RUN = (
     "TRIGGERS",
 )
 
+_FOR_ANOTHER_SERVER = (*VARIABLES, AUTH_VARIABLE, SERVER_AUTH_VARIABLE, "PREFECT_API_KEY")
+
+_LOGS_OF_LIBRARIES = "PREFECT_LOGGING_ROOT_LEVEL"
+"""At debug level the libraries that talk to the server log what they authenticate with."""
+
 _PACKAGE_ROOT = Path(__file__).parents[2]
 
 
@@ -53,19 +64,32 @@ def cpt_home() -> Path:
     return Path(os.environ.get("CPT_HOME") or Path.home() / ".cpt").absolute()
 
 
-def api_url_of(port: int) -> str:
-    """Where the API of a local server is."""
-    return f"http://127.0.0.1:{port}/api"
-
-
 def ui_url_of(api_url: str) -> str:
     """The page to open in a browser."""
     return api_url.removesuffix("/api")
 
 
-def serving_environment(home: Path, port: int) -> dict[str, str]:
-    """For supervisor, server, worker and their flow runs. A database that the user's environment names is kept."""
-    return _RECORDING | _RUNS | _base(home / "prefect", port) | {HOME_MARK: str(home)}
+def serving_environment(home: Path, address: Address, auth: str | None, database_url: str | None) -> dict[str, str]:
+    """For the supervisor and the server.
+
+    Args:
+        home: the home folder.
+        address: where the server listens.
+        auth: user and password that it asks for.
+        database_url: as Prefect wants it; None for SQLite in the home.
+    """
+    secrets = {SERVER_AUTH_VARIABLE: auth, AUTH_VARIABLE: auth} if auth else {}
+    database = {VARIABLES[0]: database_url} if database_url else {}
+    variables = _RECORDING | _RUNS | _base(home / "prefect", address) | secrets | database | {HOME_MARK: str(home)}
+    if auth:
+        variables.pop(_LOGS_OF_LIBRARIES, None)
+    return variables
+
+
+def worker_environment(environment: dict[str, str]) -> dict[str, str]:
+    """What is left of the supervisor's for the worker and its flow runs: they need not know the database."""
+    hidden = {*FOR_THE_SERVER_ALONE, SERVER_AUTH_VARIABLE}
+    return {name: value for name, value in environment.items() if name not in hidden}
 
 
 def embedded_environment(folder: Path, port: int) -> dict[str, str]:
@@ -74,18 +98,20 @@ def embedded_environment(folder: Path, port: int) -> dict[str, str]:
     own = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
     }
-    return _RECORDING | _base(folder, port) | services | own
+    return _RECORDING | _base(folder, Address(port)) | services | own
 
 
-def _base(prefect_home: Path, port: int) -> dict[str, str]:
-    inherited = os.environ.get("PYTHONPATH")
-    python_path = [str(_PACKAGE_ROOT), *([inherited] if inherited else [])]
+def _base(prefect_home: Path, address: Address) -> dict[str, str]:
+    own_path = os.environ.get("PYTHONPATH")
+    python_path = [str(_PACKAGE_ROOT), *([own_path] if own_path else [])]
     place = {
         "PREFECT_HOME": str(prefect_home),
-        "PREFECT_API_URL": api_url_of(port),
-        "PREFECT_SERVER_API_HOST": "127.0.0.1",
-        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_API_URL": address.api_url,
+        "PREFECT_SERVER_API_HOST": address.host,
+        "PREFECT_SERVER_API_PORT": str(address.port),
+        "PREFECT_SERVER_UI_API_URL": "/api",  # whatever name a browser knows this machine by
         "PYTHONPATH": os.pathsep.join(python_path),
         "PYTHONUNBUFFERED": "1",
     }
-    return dict(os.environ) | QUIET | place
+    inherited = {name: value for name, value in os.environ.items() if name not in _FOR_ANOTHER_SERVER}
+    return inherited | QUIET | place

@@ -3,9 +3,12 @@
 In: the home folder; the folder of the database; the process that was started.
 Out: a server that answers, or one line that says why not, with the end of its log.
 Promise: the schema is built once for each home (12 to 20 s) and copied from then on.
-Never: touches a database that exists.
+Never: touches a database that exists, but to move one out of the way that SQLite cannot read: Prefect's history is no
+truth, the store is.
 """
 
+import errno
+import logging
 import shutil
 import socket
 import sqlite3
@@ -15,8 +18,11 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-from cpt_core.errors import CptError
+from cpt_core.errors import ConfigError, CptError
+from flows.serving.address import Address
 from flows.serving.api import answers
+
+logger = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
 """For machines that are busy with other work: an idle one needs 5 s, and 20 s the first time."""
@@ -34,13 +40,21 @@ def free_port() -> int:
         return port
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port."""
+def port_is_free(address: Address) -> bool:
+    """Whether a server could listen there.
+
+    Raises:
+        ConfigError: it is no address of this machine.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise ConfigError(
+                    f"--host is {address.host}, expected an IPv4 address or name of this machine, or 0.0.0.0 for all"
+                ) from error
             return False
         return True
 
@@ -49,10 +63,28 @@ def prepare_database(home: Path, folder: Path) -> None:
     """Give a new database its schema from the copy that an earlier server of this home left."""
     folder.mkdir(parents=True, exist_ok=True)
     database, empty = folder / "prefect.db", _empty_database(home)
+    if database.exists():
+        _move_unreadable(database)
+    if not database.exists():
+        for part in ("wal", "shm"):  # of a database that was moved away: with a new one they make a damaged one
+            database.with_name(f"{database.name}-{part}").unlink(missing_ok=True)
     if empty.exists() and not database.exists():
         temporary = database.with_suffix(".tmp")
         shutil.copyfile(empty, temporary)
         temporary.replace(database)
+
+
+def _move_unreadable(database: Path) -> None:
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        return  # busy, or not to be opened: the server will say so
+    except sqlite3.DatabaseError as error:
+        logger.warning("%s: %s; it is kept as *.damaged, and the run goes on with an empty history", database, error)
+        for path in (database, *(database.with_name(f"{database.name}-{part}") for part in ("wal", "shm"))):
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def keep_empty_database(home: Path, folder: Path) -> None:

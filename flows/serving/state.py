@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.serving.environment import api_url_of
+from flows.serving.address import LOOPBACK, Address
 from flows.serving.processes import ProcessId
 
 
@@ -24,11 +24,16 @@ class ServingState:
     supervisor: ProcessId
     server: ProcessId | None = None
     worker: ProcessId | None = None
+    host: str = LOOPBACK
+    database: str = "SQLite"
+    """What the server keeps its history in, without secrets."""
+    is_protected: bool = False
+    """The server asks for the user and password of the home."""
 
     @property
     def api_url(self) -> str:
-        """Where the server listens."""
-        return api_url_of(self.port)
+        """Where the server is found."""
+        return Address(self.port, self.host).api_url
 
 
 def write_state(home: Path, state: ServingState) -> None:
@@ -50,6 +55,9 @@ def read_state(home: Path) -> ServingState | None:
         supervisor=ProcessId(**values["supervisor"]),
         server=_process_id(values["server"]),
         worker=_process_id(values["worker"]),
+        host=values["host"],
+        database=values["database"],
+        is_protected=values["is_protected"],
     )
 
 

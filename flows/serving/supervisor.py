@@ -1,6 +1,7 @@
-"""The daemon behind `cpt up`: `python -m flows.serving.supervisor HOME PORT`, in the environment of its children.
+"""The daemon behind `cpt up`: `python -m flows.serving.supervisor HOME PORT HOST`, in the environment of its server.
 
-In: the home folder and the port.
+In: the home folder, the address; the database and the password in the environment, where no list of processes shows
+them.
 Out: a Prefect server and a worker that are started again when they die; logs; the state file.
 Promise: on SIGTERM flow runs, worker and server end in this order, so that the server hears of it.
 Never: outlives its children, or leaves the state file behind when told to stop.
@@ -15,14 +16,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 
-from flows.serving.api import answers
+from flows.serving.address import Address
+from flows.serving.api import SERVER_AUTH_VARIABLE, answers
+from flows.serving.database import describe_database, named_database
 from flows.serving.dead_runs import WORK_POOL, crash_dead_runs
-from flows.serving.environment import api_url_of
+from flows.serving.environment import worker_environment
 from flows.serving.processes import ProcessId, marked_processes, stop_processes
 from flows.serving.state import ServingState, remove_state, write_state
 
@@ -43,6 +46,7 @@ class Child:
     name: str
     command: list[str]
     log: Path
+    environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     failures: int = 0
@@ -56,7 +60,11 @@ class Child:
         """Start it, its output appended to its log."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                self.command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         self.started = time.monotonic()
         logger.info("%s started, pid %d", self.name, self.process.pid)
@@ -83,37 +91,51 @@ class Child:
         return ProcessId.of(self.process.pid) if self.process and self.is_alive() else None
 
 
-def main(home: Path, port: int) -> None:
+def main(home: Path, address: Address) -> None:
     """Supervise until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    prefect = [sys.executable, "-m", "prefect"]
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    pool = ["--pool", WORK_POOL, "--type", "process", "--name", "cpt-worker"]
-    server = Child("server", [*prefect, "server", "start", *address], home / "logs" / "server.log")
-    worker = Child("worker", [*prefect, "worker", "start", *pool], home / "logs" / "worker.log")
+    server, worker = _children(home, address)
+    state = ServingState(
+        port=address.port,
+        supervisor=ProcessId.of(os.getpid()),
+        host=address.host,
+        database=describe_database(named_database(None)),
+        is_protected=SERVER_AUTH_VARIABLE in os.environ,
+    )
     try:
-        _supervise(home, port, [server], until=lambda: stop.wait(_TICK_SECONDS) or answers(api_url_of(port)))
+        _supervise(home, state, [server], until=lambda: stop.wait(_TICK_SECONDS) or answers(address.api_url))
         if not stop.is_set():
-            _crash_dead_runs(port)
-            _supervise(home, port, [server, worker], until=lambda: stop.wait(_TICK_SECONDS))
+            _crash_dead_runs(address)
+            _supervise(home, state, [server, worker], until=lambda: stop.wait(_TICK_SECONDS))
     finally:
-        _stop_all(home, port, server)
+        _stop_all(home, address, server)
         remove_state(home)
         logger.info("stopped")
 
 
-def _supervise(home: Path, port: int, children: list[Child], *, until: Callable[[], bool]) -> None:
+def _children(home: Path, address: Address) -> tuple[Child, Child]:
+    """The server, which alone knows the database, and the worker, whose runs inherit what it knows."""
+    python, environment, logs = [sys.executable, "-m"], dict(os.environ), home / "logs"
+    server = [*python, "flows.serving.server_process", address.host, str(address.port)]
+    worker = [*python, "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process", "--name", "cpt-worker"]
+    return (
+        Child("server", server, logs / "server.log", environment),
+        Child("worker", worker, logs / "worker.log", worker_environment(environment)),
+    )
+
+
+def _supervise(home: Path, state: ServingState, children: list[Child], *, until: Callable[[], bool]) -> None:
     """Start again what died, and write down what runs."""
     while True:
         changes = [_tend(child) for child in children]
         if any(changes):
-            identities = {child.name: child.identity() for child in children}
-            write_state(home, ServingState(port=port, supervisor=ProcessId.of(os.getpid()), **identities))
-        _rotate(home / "logs")
+            running = {child.name: child.identity() for child in children}
+            write_state(home, replace(state, server=running["server"], worker=running.get("worker")))
+        rotate(home / "logs")
         if until():
             return
 
@@ -131,25 +153,25 @@ def _tend(child: Child) -> bool:
     return True
 
 
-def _stop_all(home: Path, port: int, server: Child) -> None:
+def _stop_all(home: Path, address: Address, server: Child) -> None:
     """The worker waits for its flow runs to end, so all are asked at once, and the server last."""
     logger.info("stopping")
     last = server.process.pid if server.process else None
     stop_processes([p for p in marked_processes(home) if p.pid != last], grace_seconds=_GRACE_SECONDS)
-    _crash_dead_runs(port)
+    _crash_dead_runs(address)
     stop_processes([p for p in marked_processes(home) if p.pid == last], grace_seconds=_GRACE_SECONDS)
 
 
-def _crash_dead_runs(port: int) -> None:
+def _crash_dead_runs(address: Address) -> None:
     try:
-        names = crash_dead_runs(api_url_of(port))
+        names = crash_dead_runs(address.api_url)
     except httpx.HTTPError as error:
         logger.error("the server could not be told which runs are over: %s", error)
     else:
         logger.info("runs without a process: %s", ", ".join(names) or "none")
 
 
-def _rotate(logs: Path) -> None:
+def rotate(logs: Path) -> None:
     """Keep one older file of each log. The writers append, so a file can be emptied under them."""
     for log in logs.glob("*.log"):
         if log.stat().st_size > LOG_BYTES:
@@ -158,4 +180,4 @@ def _rotate(logs: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), Address(int(sys.argv[2]), sys.argv[3]))

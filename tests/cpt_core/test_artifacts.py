@@ -6,18 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from cpt_core import artifacts
 from cpt_core.artifacts import Artifact, Draft, commit, damaged_files, find, key_of, read_record, why_missing
 from cpt_core.errors import NondeterminismError, StoreError
+from cpt_core.fingerprint import sealed_json, unsealed_json
 from cpt_core.storage import Store
 
 PARTS = {"stage": "s", "input": {"sha256": "ab"}, "row_len_tokens": 8}
 
 
-def committed(store: Store, content: bytes = b"rows", name: str = "a-00000", parts=PARTS) -> Artifact:
+def committed(
+    store: Store, content: bytes = b"rows", name: str = "a-00000", parts=PARTS, logical: dict[str, str] | None = None
+) -> Artifact:
     """An artifact with one file."""
     with store.staging() as folder:
         (folder / "rows.parquet").write_bytes(content)
-        return commit(store, Draft("s", name, parts, {"rows": folder / "rows.parquet"}, {"rows": 1}, 0.5))
+        draft = Draft("s", name, parts, {"rows": folder / "rows.parquet"}, {"rows": 1}, 0.5, logical or {})
+        return commit(store, draft)
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -40,6 +45,15 @@ def test_the_same_key_is_found_under_another_readable_name(any_store):
     """A renamed source is a hit."""
     artifact = committed(any_store)
     assert find(any_store, "s", "b-00007", PARTS) == artifact
+
+
+def test_a_listing_that_lags_behind_hides_nothing_of_its_name(any_store):
+    """Object stores may list late, and a store lists once: records are read by name, by a lookup and by a commit."""
+    assert any_store.folders("s") == []
+    first = committed(Store(any_store.root_uri))
+    assert any_store.folders("s") == []
+    assert find(any_store, "s", "a-00000", PARTS) == first
+    assert committed(any_store).is_cached
 
 
 def test_a_folder_without_a_record_does_not_exist(store):
@@ -74,6 +88,31 @@ def test_a_flipped_byte_is_found_by_reading(store):
     assert damaged_files(store, artifact) == [artifact.files["rows"].name]
 
 
+def test_a_flipped_byte_is_a_miss_when_the_store_verifies_in_full(store, caplog):
+    """verify: full reads every byte before an artifact is used again, once in the life of a process."""
+    artifact = committed(store)
+    careful = Store(store.root_uri, "full")
+    assert find(careful, "s", "a-00000", PARTS) == artifact
+    path = store.local_path(artifact.path("rows"))
+    path.write_bytes(b"rowz")
+    assert find(Store(store.root_uri, "full"), "s", "a-00000", PARTS) == artifact, "it was read by this process before"
+    artifacts._read_whole.clear()
+    assert find(store, "s", "a-00000", PARTS) == artifact, "verify: size looks at the size alone"
+    assert find(careful, "s", "a-00000", PARTS) is None
+    assert [record.getMessage().partition(": ")[2].partition("; ")[0] for record in caplog.records] == [
+        f"damaged: {path.name} is not as recorded"
+    ]
+    assert committed(careful) == artifact
+
+
+def test_an_orphan_with_other_bytes_is_not_taken_for_the_content(store):
+    """A data file without a record, of the right name and size and with a flipped byte, is written anew."""
+    artifact = committed(store)
+    store.local_path(f"{artifact.folder}/artifact.json").unlink()
+    store.local_path(artifact.path("rows")).write_bytes(b"rowz")
+    assert damaged_files(store, committed(store)) == []
+
+
 @pytest.mark.parametrize("content", [b'{"stage": "s"', b"[]", b"{}", b'{"record_version": 1, "files": 5}', b""])
 def test_a_record_that_cannot_be_read_is_set_aside(store, content):
     """A torn record is a miss, not a permanent failure; looking at it alone moves nothing."""
@@ -93,12 +132,37 @@ def test_a_second_writer_with_equal_content_succeeds(any_store):
     assert second.is_cached
 
 
-def test_a_second_writer_with_other_content_is_an_error(any_store):
-    """Equal keys must give equal bytes; the first is kept."""
+def test_a_second_writer_with_other_content_is_an_error_and_both_are_kept(any_store):
+    """Equal keys must give equal bytes; the first stays, the second can be looked into."""
     committed(any_store)
-    with pytest.raises(NondeterminismError, match="computed again with other content in rows"):
+    with pytest.raises(NondeterminismError, match="computed again with other content in rows") as failure:
         committed(any_store, b"other")
     assert any_store.read_bytes(find(any_store, "s", "a-00000", PARTS).path("rows")) == b"rows"
+    (folder,) = any_store.folders("damaged")
+    assert any_store.uri(f"damaged/{folder}") in str(failure.value)
+    other = read_record(any_store, f"damaged/{folder}")
+    assert any_store.read_bytes(other.path("rows")) == b"other"
+
+
+def test_a_second_writer_of_the_same_rows_in_another_file_succeeds(any_store):
+    """Another parquet writer, the same table: the first file is kept, and nothing is left of the second."""
+    first = committed(any_store, b"written by one release", logical={"rows": "ab"})
+    second = committed(any_store, b"written by another", logical={"rows": "ab"})
+    assert (second, second.is_cached) == (first, True)
+    assert any_store.files(first.folder) == ["artifact.json", first.files["rows"].name]
+    with pytest.raises(NondeterminismError, match="with other content in rows"):
+        committed(any_store, b"other rows", logical={"rows": "cd"})
+
+
+def test_a_second_writer_of_another_set_of_files_is_an_error(any_store):
+    """A quarantine that only one of two computations has is a difference."""
+    committed(any_store)
+    with any_store.staging() as folder:
+        staged = {"rows": folder / "rows.parquet", "quarantine": folder / "quarantine.parquet"}
+        for path in staged.values():
+            path.write_bytes(b"rows")
+        with pytest.raises(NondeterminismError, match="with other content in quarantine"):
+            commit(any_store, Draft("s", "a-00000", PARTS, staged, {"rows": 1}, 0.5))
 
 
 def test_a_miss_is_explained_field_by_field(store):
@@ -113,9 +177,14 @@ def test_a_record_of_another_version_is_refused(store):
     """A store of another release is not silently recomputed over."""
     artifact = committed(store)
     path = store.local_path(f"{artifact.folder}/artifact.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "record_version": 99}))
-    with pytest.raises(StoreError, match="record version 99, expected 1"):
-        find(store, "s", "a-00000", PARTS)
+    record = unsealed_json(path.read_bytes())
+    for content, version in (
+        (sealed_json({**record, "record_version": 99}), 99),
+        (json.dumps({**record, "record_version": 1}).encode(), 1),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match=f"record version {version}, expected 2"):
+            find(store, "s", "a-00000", PARTS)
 
 
 def test_nothing_is_left_in_staging(store):
@@ -140,7 +209,7 @@ def test_a_store_that_cannot_be_written_is_one_clear_line(tmp_path):
     """The message names the file, the reason and what to do."""
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "s").write_text("a file where a folder must be")
-    with pytest.raises(StoreError, match=r"cannot be written: .*bytes are free; free space or fix access"):
+    with pytest.raises(StoreError, match=r"rows-.*: cannot be written: a file is where a folder must be; move it"):
         committed(Store(str(tmp_path / "store")))
 
 
@@ -149,7 +218,7 @@ def test_a_store_that_is_a_file_is_one_clear_line(tmp_path):
     (tmp_path / "store").write_text("not a folder")
     store = Store(str(tmp_path / "store"))
     assert find(store, "s", "a-00000", PARTS) is None
-    with pytest.raises(StoreError, match=r"cannot be written: Not a directory"):
+    with pytest.raises(StoreError, match=r"store: cannot be written: a file is where a folder must be"):
         committed(store)
 
 
@@ -158,3 +227,14 @@ def test_an_unknown_protocol_is_named(tmp_path):
     with pytest.raises(StoreError, match="s4://x: Protocol not known: s4"):
         Store("s4://x")
     assert Path(tmp_path).exists()
+
+
+def test_folders_are_found_by_name_and_by_key(store):
+    """Names may hold hyphens themselves: the last one is before the digits of the key."""
+    for folder in ("a-00-1f", "a-00-2e", "a-1f", "b-00-1f"):
+        store.create(f"tokens/{folder}/artifact.json", b"{}")
+    store.create("tokens/file-1f", b"{}")
+    assert store.folders("tokens") == ["a-00-1f", "a-00-2e", "a-1f", "b-00-1f"]
+    assert store.folders_beginning("tokens", "a-00") == ["a-00-1f", "a-00-2e"]
+    assert store.folders_ending("tokens", "1f") == ["a-00-1f", "a-1f", "b-00-1f"]
+    assert store.folders_beginning("tokens", "a-0") == []

@@ -59,6 +59,22 @@ def test_relative_paths_become_absolute(tmp_path, monkeypatch):
         (["training.model=m", "training.global_batch_rows=9"], "global_batch_rows is 9, expected a multiple of"),
         (["training.model=m", "training.min_learning_rate=1"], "min_learning_rate is 1.0, expected at most"),
         (["training.learning_rate=1"], "training.model is missing"),
+        *(
+            (
+                [f"{section}.trust_remote_code=true", f"{section}.revision={'0' * 40}", "training.model=m"],
+                f"{section}.trust_remote_code is not a key",
+            )
+            for section in ("tokenization", "training")
+        ),
+        (["orchestration.runner_address=tcp://a:1"], "runner_address is given, but runner is threads"),
+        *(
+            (
+                [f"{key}={revision}", "training.model=org/model"],
+                f"{key}: '{revision}' may mean another content tomorrow",
+            )
+            for key in ("tokenization.revision", "training.revision")
+            for revision in ("main", "v1.0", "abc1234", "A" * 40, "0" * 39 + "g")
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_field_value_and_expectation(tmp_path, overrides, message):

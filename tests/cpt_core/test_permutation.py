@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpt_core.permutation import permute, seed_from
+from cpt_core.permutation import permute, positions_of, seed_from
 
 
 def test_a_permutation_is_the_same_for_ever():
@@ -19,6 +19,13 @@ PERMUTATION_OF_TEN = [6, 0, 4, 8, 2, 3, 5, 9, 7, 1]
 def test_every_index_stands_at_exactly_one_position(n, seed):
     """For any size and seed the function is a bijection."""
     assert sorted(permute(np.arange(n), n, seed).tolist()) == list(range(n))
+
+
+@given(n=st.integers(1, 2**40), seed=st.integers(0, 2**64 - 1), data=st.data())
+def test_the_position_of_an_index_is_found_without_a_search(n, seed, data):
+    """The inverse leads back, also for 10^12 rows."""
+    positions = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=8)))
+    assert positions_of(permute(positions, n, seed), n, seed).tolist() == positions.tolist()
 
 
 @given(n=st.integers(1, 2**40), seed=st.integers(0, 2**64 - 1), data=st.data())

@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def home_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Building the schema takes 12 to 20 s, so it is done once, as in a user's home."""
     home = tmp_path_factory.mktemp("schema")
     command = [sys.executable, "-c", HOLD_A_SERVER, str(home)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=120)
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=400)
     return home
 
 
@@ -85,16 +84,3 @@ def prefect_api(home_with_schema: Path) -> Iterator[str]:
     """The URL of a server that lives as long as the tests of one module."""
     with embedded_server(home_with_schema) as api_url:
         yield api_url
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool], float], None]:
-    """Wait for something to become true, or fail."""
-
-    def wait(true: Callable[[], bool], seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < deadline, f"not true after {seconds} s"
-            time.sleep(0.1)
-
-    return wait

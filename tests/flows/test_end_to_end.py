@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -21,10 +23,10 @@ def cpt(home_with_schema, tmp_path):
     """Start the command on a configuration, in a home and a folder of its own."""
     environment = os.environ | {"CPT_HOME": str(new_home(home_with_schema, tmp_path / "home"))}
 
-    def start(subcommand: str, config: dict, **variables: str) -> subprocess.Popen[str]:
+    def start(subcommand: str, config: dict, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         return subprocess.Popen(
-            [CPT, subcommand, "config.yaml", "--json"],
+            [CPT, subcommand, "config.yaml", "--json", *arguments],
             cwd=tmp_path,
             env=environment | variables,
             stdout=subprocess.PIPE,
@@ -79,8 +81,8 @@ def code_config(tmp_path) -> dict:
     }
 
 
-def test_text_becomes_a_better_model_and_the_second_run_is_done(cpt, code_config):
-    """Two ranks, ZeRO-3, loss before and after, a folder that generates; then all is in the store."""
+def test_text_becomes_a_better_model_and_the_second_run_is_done(cpt, code_config, tmp_path):
+    """Two ranks, ZeRO-3, loss before and after, a folder that generates; then all is in the store, for export too."""
     summary, progress = finish(cpt("run", code_config))
     assert (summary["steps"], summary["world_size"], summary["num_nodes"]) == (8, 2, 1)
     assert summary["shards_total"] > 2
@@ -94,6 +96,11 @@ def test_text_becomes_a_better_model_and_the_second_run_is_done(cpt, code_config
     assert "training      cached; loss" in progress
     assert again["held_out_loss"] == summary["held_out_loss"]
     assert (again["shards_cached"], again["is_cached"]) == (summary["shards_total"], True)
+
+    exported, _ = finish(cpt("export", code_config, "--to", "exported"))
+    assert (exported["steps"], exported["checkpoint_uri"]) == (8, summary["checkpoint_uri"])
+    for path in Path(summary["hf_model_uri"]).iterdir():
+        assert (tmp_path / "exported" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_cluster_starts_the_same_command_on_every_node(cpt, code_config):
@@ -113,10 +120,26 @@ def test_a_cluster_starts_the_same_command_on_every_node(cpt, code_config):
     assert "held_out_loss" not in second
 
 
-def test_a_real_model_is_continued_on_gsm8k(cpt):
-    """Where the real parts are at hand: stories260K learns grade-school mathematics from 7,473 problems."""
-    if not SHARED.is_dir():
-        return
+def kill_in_the_middle(run: subprocess.Popen[str], store: Path, step: int) -> None:
+    """SIGKILL for the command and every process of its training, after this step."""
+    deadline = time.monotonic() + 500
+    while not any(len(path.read_bytes().splitlines()) > step for path in store.glob("training_runs/*/metrics.jsonl")):
+        assert run.poll() is None and time.monotonic() < deadline, run.communicate()[1]
+        time.sleep(0.1)
+    run.kill()
+    run.communicate()
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(store) in argument for argument in process.info["cmdline"] or ()):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the model and the corpora of {SHARED}")
+def test_a_real_model_is_continued_on_gsm8k(cpt, tmp_path):
+    """Where the real parts are at hand: stories260K learns grade-school mathematics from 7,473 problems.
+
+    The run is killed in the middle, and goes on.
+    """
     model = str(SHARED / "models/stories260K-hf")
     config = {
         "name": "gsm8k",
@@ -136,6 +159,7 @@ def test_a_real_model_is_continued_on_gsm8k(cpt):
         "training": {
             "model": model,
             "max_steps": 20,
+            "save_steps": 5,
             "global_batch_rows": 16,
             "learning_rate": 2.0e-3,
             "warmup_steps": 5,
@@ -145,9 +169,13 @@ def test_a_real_model_is_continued_on_gsm8k(cpt):
             "launcher": {"processes_per_node": 2},
         },
     }
+    kill_in_the_middle(cpt("run", config), tmp_path / "store", step=12)
     summary, _ = finish(cpt("run", config))
     assert (summary["documents_in"], summary["documents_quarantined"], summary["shards_total"]) == (8792, 0, 6)
+    assert (summary["shards_cached"], summary["steps"], summary["resumed_from_step"]) == (6, 20, 10)
     assert summary["padding_fraction"] < 0.1
     loss = summary["held_out_loss"]["gsm8k-test"]
     assert loss["after"] < loss["before"] - 0.5
-    assert generates(summary["hf_model_uri"], "Tom has 3 apples.")
+    exported, _ = finish(cpt("export", config, "--checkpoint", "20", "--to", "exported"))
+    assert exported["checkpoint_uri"] == summary["checkpoint_uri"]
+    assert generates(str(tmp_path / "exported"), "Tom has 3 apples.")

@@ -1,8 +1,14 @@
 """Which files there are, how they are cut, and what identifies them."""
 
+import bz2
+import errno
 import gzip
 import hashlib
+import io
+import lzma
 import os
+import resource
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,9 +22,9 @@ from cpt_core.errors import ConfigError, InputError
 from cpt_core.storage import Store
 
 
-def sources(*uris: str, name: str = "a") -> DiscoveryConfig:
+def sources(*uris: str, name: str = "a", **options: bool) -> DiscoveryConfig:
     """One source."""
-    return DiscoveryConfig.model_validate({"sources": [{"name": name, "uris": list(uris)}]})
+    return DiscoveryConfig.model_validate({"sources": [{"name": name, "uris": list(uris), **options}]})
 
 
 def write(path: Path, content: bytes = b'{"text": "x"}\n') -> Path:
@@ -56,6 +62,30 @@ def test_a_file_matched_twice_is_one_shard(tmp_path, store):
     write(tmp_path / "part.jsonl")
     manifest = discover_sources(sources(str(tmp_path), str(tmp_path / "*.jsonl")), 10_000, store=store)
     assert len(manifest.shards) == 1
+
+
+def test_the_same_content_given_twice_is_told(tmp_path, store):
+    """A second file of the same bytes, also of those of a cut one, and one file in two sources; not an empty file."""
+    large = b"".join(b'{"text": "document %d"}\n' % number for number in range(100))
+    for name, content in {"1": large, "2": large, "3": b'{"text": "x"}\n', "4": b"", "5": b""}.items():
+        write(tmp_path / f"b/{name}.jsonl", content)
+    sources = [{"name": "a", "uris": [str(tmp_path / "b/3.jsonl")]}, {"name": "b", "uris": [str(tmp_path / "b")]}]
+    manifest = discover_sources(DiscoveryConfig.model_validate({"sources": sources}), 1024, store=store)
+    assert len(manifest.shards) > manifest.files
+    assert manifest.repeated_files() == [
+        {
+            "source": "b",
+            "file": f"{tmp_path}/b/2.jsonl",
+            "first_source": "b",
+            "first_file": f"{tmp_path}/b/1.jsonl",
+        },
+        {
+            "source": "b",
+            "file": f"{tmp_path}/b/3.jsonl",
+            "first_source": "a",
+            "first_file": f"{tmp_path}/b/3.jsonl",
+        },
+    ]
 
 
 @pytest.mark.parametrize("uri", ["nothing/*.jsonl", "nothing.jsonl", "."])
@@ -122,9 +152,17 @@ def test_sources_on_an_object_store_are_found(tmp_path):
     assert shard.size_bytes == 14
 
 
-@pytest.mark.parametrize(
-    "name", ["a b.jsonl", "-a.jsonl", "a\nb.jsonl", "\udcff.jsonl", "x" * 249 + ".jsonl", "[a].jsonl"]
-)
+ODD_NAMES = {
+    "space": "a b.jsonl",
+    "leading dash": "-a.jsonl",
+    "line end": "a\nb.jsonl",
+    "no UTF-8": "\udcff.jsonl",
+    "255 bytes": "x" * 249 + ".jsonl",
+    "brackets": "[a].jsonl",
+}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
 def test_odd_file_names_are_files_like_any_other(tmp_path, store, name):
     """White space, dashes, line ends, bytes that are no UTF-8, 255 bytes, brackets; remembered like the rest."""
     write(tmp_path / "corpus" / name)
@@ -134,35 +172,113 @@ def test_odd_file_names_are_files_like_any_other(tmp_path, store, name):
     assert manifest.bytes_read == 0
 
 
-def test_a_pipe_is_not_opened(tmp_path, store):
-    """A FIFO among the files would block for ever: it is refused by name."""
+def test_names_that_differ_in_case_alone_are_two_files(tmp_path, store):
+    """Where the file system tells them apart, so does the pipeline."""
+    for name in ("A.jsonl", "a.jsonl"):
+        write(tmp_path / "corpus" / name, name.encode())
+    (first, second) = discover_sources(sources(str(tmp_path / "corpus")), 50, store=store).shards
+    assert [Path(shard.uri).name for shard in (first, second)] == ["A.jsonl", "a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: socket.socket(socket.AF_UNIX).bind(str(path))], ids=["FIFO", "socket"]
+)
+def test_what_is_no_regular_file_is_never_opened(tmp_path, store, make, monkeypatch):
+    """A FIFO would block for ever: it is refused by name, by its description alone."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket is limited to some hundred characters
     write(tmp_path / "corpus/a.jsonl")
-    os.mkfifo(tmp_path / "corpus/pipe.jsonl")
+    make(Path("corpus/pipe.jsonl"))
     for uri in ("corpus", "corpus/*", "corpus/pipe.jsonl"):
         with pytest.raises(InputError, match=r"pipe\.jsonl: is no regular file"):
             discover_sources(sources(str(tmp_path / uri)), 50, store=store)
 
 
-def test_a_link_to_a_file_is_that_file(tmp_path, store):
-    """A folder of links, such as a download cache, loses nothing."""
-    write(tmp_path / "elsewhere/a")
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus/a.jsonl").symlink_to(tmp_path / "elsewhere/a")
-    for uri in ("corpus", "corpus/*.jsonl", "corpus/a.jsonl"):
-        (shard,) = discover_sources(sources(str(tmp_path / uri)), 50, store=store).shards
-        assert (shard.size_bytes, shard.problem) == (14, None)
+def test_a_device_is_never_opened(store):
+    """It has no end."""
+    with pytest.raises(InputError, match="/dev/zero: is no regular file"):
+        discover_sources(sources("/dev/zero"), 50, store=store)
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
-    [("nothing", "is a link to a file that does not exist"), (".", "is a symbolic link to a folder")],
+    ("content", "what"),
+    [
+        (bz2.compress(b"{}"), "bzip2"),
+        (lzma.compress(b"{}"), "xz"),
+        (b"PK\x03\x04rest", "a zip archive"),
+        (b"\x04\x22\x4d\x18rest", "lz4"),
+        (b"ARROW1\x00\x00", "an Arrow file"),
+    ],
+    ids=["bzip2", "xz", "zip", "lz4", "Arrow"],
 )
-def test_a_link_that_would_be_skipped_is_an_error(tmp_path, store, target, message):
-    """Dangling links and links to folders are named, because skipping them would lose text."""
-    write(tmp_path / "corpus/a.jsonl")
-    (tmp_path / "corpus/b.jsonl").symlink_to(target)
-    with pytest.raises(InputError, match=message):
-        discover_sources(sources(str(tmp_path / "corpus")), 50, store=store)
+def test_a_file_of_another_kind_is_told_by_its_first_bytes(tmp_path, store, content, what):
+    """It fails as a whole instead of as thousands of broken lines."""
+    path = write(tmp_path / "a.jsonl", content)
+    (shard,) = discover_sources(sources(str(path)), 50, store=store).shards
+    assert shard.problem == f"{path}: is {what}, expected JSON lines, gzip, zstd or parquet; decompress or convert it"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+def test_plain_lines_under_a_compressed_name_are_plain_lines(tmp_path, store, name):
+    """The first bytes tell, not the ending."""
+    (shard,) = discover_sources(sources(str(write(tmp_path / name))), 50, store=store).shards
+    assert (shard.format, shard.problem) == ("jsonl", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "file_format"),
+    [
+        ("a.jsonl.gz", b"", "gzip"),
+        ("a.jsonl.gz", b"\x1f", "gzip"),
+        ("a.jsonl.zst", b"", "zstd"),
+        ("a.parquet", b"", "parquet"),
+    ],
+)
+def test_a_file_of_no_bytes_is_truncated_unless_it_may_be_plain_lines(tmp_path, store, name, content, file_format):
+    """A copy that broke off before the first bytes is no empty corpus: the name says what it was."""
+    path = write(tmp_path / name, content)
+    (shard,) = discover_sources(sources(str(path)), 50, store=store).shards
+    assert shard.problem == (
+        f"{path}: is truncated: {len(content)} bytes, fewer than any {file_format} file has; nothing of it is used. "
+        "Replace the file and run again"
+    )
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path, store, monkeypatch):
+    """It becomes a shard with a problem; the others have theirs."""
+    for name in ("a", "b"):
+        write(tmp_path / f"corpus/{name}.jsonl")
+    refuse_to_read(monkeypatch, "a.jsonl", OSError(errno.EIO, "Input/output error"))
+    shards = discover_sources(sources(str(tmp_path / "corpus")), 50, store=store).shards
+    assert [(Path(shard.uri).name, shard.problem) for shard in shards] == [
+        ("a.jsonl", f"{tmp_path}/corpus/a.jsonl: cannot be read: Input/output error"),
+        ("b.jsonl", None),
+    ]
+
+
+def refuse_to_read(monkeypatch: pytest.MonkeyPatch, name: str, error: OSError) -> None:
+    """Opening this file fails from now on, as on a bad disk; root is refused nothing by permissions."""
+    real_open = io.open
+
+    def failing_open(file, *args, **kwargs):
+        if str(file).endswith(name):
+            raise error
+        return real_open(file, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", failing_open)
+
+
+def test_many_tiny_files_need_few_descriptors(tmp_path, store):
+    """A thousand files are found and identified with room for a dozen open ones."""
+    for number in range(1000):
+        write(tmp_path / f"corpus/{number}.jsonl", b'{"text": "%d"}\n' % number)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 12, hard))
+    try:
+        manifest = discover_sources(sources(str(tmp_path / "corpus")), 50, store=store, workers=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (len(manifest.shards), {shard.problem for shard in manifest.shards}) == (1000, {None})
 
 
 def test_one_file_under_two_spellings_is_found_once(tmp_path, store):

@@ -21,7 +21,8 @@ ROWS = {
     "numbers": [([5, 6, 7, 8, 9, 2, 0, 0], [3, 3, 2], 6), ([9, 8, 7, 6, 5, 4, 3, 2], [8], 8)],
     "words": [([3, 4, 5, 6, 7, 8, 9, 2], [8], 8), ([11, 12, 13, 14, 15, 16, 17, 18], [8], 8)],
 }
-TRAINING = TrainingConfig(model="m", precision="fp32", micro_batch_rows=1, device="cpu")
+TRAINING = TrainingConfig(model="m", precision="fp32", micro_batch_rows=1, device="cpu", attention="varlen")
+"""Evaluation needs none of what makes training fast, and passes over it."""
 
 
 @pytest.fixture(scope="module")

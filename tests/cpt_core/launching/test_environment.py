@@ -46,6 +46,7 @@ def test_cluster_ranks() -> None:
         ),
         ({"WORLD_SIZE": "4"}, "WORLD_SIZE is 4, expected num_nodes = 2"),
         ({"RANK": "2"}, "RANK is 2, expected 0 to 1"),
+        ({"TORCHELASTIC_RUN_ID": "7"}, "TORCHELASTIC_RUN_ID is set, so torchrun has started this once a process"),
         ({"RANK": "-1"}, "RANK is '-1', expected a whole number"),
         ({"MASTER_PORT": "70000"}, "MASTER_PORT is 70000, expected 1 to 65535"),
     ],

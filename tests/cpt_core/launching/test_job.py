@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import psutil
 import pytest
 
 from cpt_core.config import LauncherConfig
-from cpt_core.errors import ConfigError, JobFailedError
+from cpt_core.errors import ConfigError, JobFailedError, JobInterruptedError
 from cpt_core.launching.job import Job
-from cpt_core.launching.launchers import launch
+from cpt_core.launching.launchers import attach, launch
+from cpt_core.launching.process_id import ProcessId
 from cpt_core.launching.success import read_done, write_done
 from cpt_core.launching.waiting import ProgressFile, wait_for_job
 
@@ -24,6 +27,7 @@ PREAMBLE = """
 import json, os, signal, sys, time
 from pathlib import Path
 from cpt_core.errors import ConfigError
+from cpt_core.launching.heartbeat import note_meeting
 from cpt_core.launching.success import write_done
 job = json.loads(Path(sys.argv[1]).read_text())
 rank, folder = int(os.environ["RANK"]), Path(job["folder"])
@@ -36,14 +40,14 @@ JobMaker = Callable[..., Job]
 def make_job(tmp_path: Path) -> JobMaker:
     """Makes a job of two processes that run the given lines."""
 
-    def make(lines: str, launcher: LauncherConfig | None = None) -> Job:
+    def make(lines: str, launcher: LauncherConfig | None = None, *, outlives_launcher: bool = False) -> Job:
         (tmp_path / "work_of_a_rank.py").write_text(PREAMBLE + textwrap.dedent(lines))
         job_file = tmp_path / "job.json"
         job_file.write_text(json.dumps({"folder": str(tmp_path), "attempt": "a1"}))
         search_path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
         chosen = launcher or LauncherConfig(processes_per_node=2)
         values = chosen.model_dump() | {"environment": {"PYTHONPATH": search_path}}
-        return Job("work_of_a_rank", job_file, tmp_path, LauncherConfig(**values), "a1")
+        return Job("work_of_a_rank", job_file, tmp_path, LauncherConfig(**values), "a1", outlives_launcher)
 
     return make
 
@@ -130,6 +134,35 @@ def test_ranks_of_a_cluster_node(make_job: JobMaker) -> None:
     assert wait_for_job(job, launch(job, num_cores=1, environment=cluster)) == {"rank": 1, "world": "2"}
 
 
+def test_nodes_of_a_cluster_end_together(make_job: JobMaker, tmp_path: Path) -> None:
+    """A rank that dies on the second node ends the first node's part too, under its own name and with its own log."""
+    launcher = LauncherConfig(kind="env", num_nodes=2, processes_per_node=1)
+    job = make_job(
+        """
+        from cpt_core.launching.job import follow
+        first, own = folder / "node-0", folder / f"node-{rank}"
+        follow(own, first)
+        if rank == 1:
+            while not list(first.glob("status-0/alive-00001.json")):
+                time.sleep(0.05)
+            print("the disk is gone", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+        """,
+        launcher,
+    )
+    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+    started = []
+    for node in range(2):
+        (tmp_path / f"node-{node}").mkdir()
+        part = replace(job, folder=tmp_path / f"node-{node}")
+        started.append((part, launch(part, num_cores=1, environment={**cluster, "RANK": str(node)})))
+    for part, handle in started:
+        with pytest.raises(JobInterruptedError, match=r"rank 1 on node 1 ended with signal 9 \(SIGKILL\)") as raised:
+            wait_for_job(part, handle)
+        assert str(raised.value).endswith("Last lines of rank-00001.log:\nthe disk is gone")
+
+
 def test_stop_leaves_nothing(make_job: JobMaker) -> None:
     """Stopping ends a rank that ignores SIGTERM, and what it started."""
     job = make_job("""
@@ -143,7 +176,6 @@ def test_stop_leaves_nothing(make_job: JobMaker) -> None:
     pids = _pids(job)
     handle.stop()
     assert handle.poll() == "exited"
-    assert handle.first_failure is None
     _require_gone(pids)
 
 
@@ -153,18 +185,131 @@ def test_nothing_outlives_the_launcher(make_job: JobMaker) -> None:
         (folder / f"pids-{rank}").write_text(str(os.getpid()))
         time.sleep(600)
     """)
-    script = (
-        "import pathlib, time; from cpt_core.config import LauncherConfig; from cpt_core.launching.job import Job;"
-        "from cpt_core.launching.launchers import launch;"
-        f"job = Job('work_of_a_rank', pathlib.Path({str(job.job_file)!r}), pathlib.Path({str(job.folder)!r}),"
-        f" LauncherConfig(**{job.launcher.model_dump()!r}), 'a1'); handle = launch(job, num_cores=2); time.sleep(600)"
-    )
-    search_path = os.pathsep.join(filter(None, sys.path))
-    launcher = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": search_path})
+    launcher = _launch_elsewhere(job)
     pids = _pids(job)
     launcher.kill()
     launcher.wait()
     _require_gone(pids)
+
+
+def test_a_job_that_may_outlive_its_launcher_is_found_again(make_job: JobMaker) -> None:
+    """The ranks go on after the launching process was killed; who finds them on record follows them to the end."""
+    job = make_job(
+        """
+        (folder / f"pids-{rank}").write_text(str(os.getpid()))
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+        if rank == 0:
+            write_done(folder, job["attempt"], {"steps": 3})
+        """,
+        outlives_launcher=True,
+    )
+    launcher = _launch_elsewhere(job)
+    pids = _pids(job)
+    launcher.kill()
+    launcher.wait()
+    handle = attach(job)
+    assert handle is not None
+    assert handle.poll() == "running"
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    (job.folder / "go").touch()
+    assert wait_for_job(job, handle) == {"steps": 3}
+    _require_gone(pids)
+
+
+def test_a_found_job_can_be_stopped_and_its_lost_guard_is_noticed(make_job: JobMaker) -> None:
+    """Of a job that another process started, a killed guard counts as the end of its rank, and nothing is left."""
+    job = make_job(
+        """
+        (folder / f"pids-{rank}").write_text(str(os.getpid()))
+        time.sleep(600)
+        """,
+        outlives_launcher=True,
+    )
+    launcher = _launch_elsewhere(job)
+    pids = _pids(job)
+    launcher.kill()
+    launcher.wait()
+    handle = attach(job)
+    assert handle is not None
+    os.kill(job.status().alive()[1].guard.pid, signal.SIGKILL)
+    with pytest.raises(JobInterruptedError, match="rank 1 on node 0 ended unseen"):
+        wait_for_job(job, handle)
+    _require_gone(pids)
+
+
+def test_a_start_that_was_not_noted_is_none(make_job: JobMaker, tmp_path: Path) -> None:
+    """A launcher that is killed between starting a guard and noting it leaves nothing that trains."""
+    job = make_job("(folder / 'began').touch()", outlives_launcher=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    identity = asdict(ProcessId.of(dead.pid))
+    dead.wait()
+    told = {"is_remote": False, "outlives_launcher": True, "launcher_process": identity}
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    guard = [sys.executable, "-m", "cpt_core.launching.guard", str(tmp_path)]
+    ended = subprocess.run(guard, env=os.environ | job.launcher.environment, capture_output=True, text=True, timeout=30)
+    assert ended.stderr.strip() == f"{tmp_path}: the launcher ended before it had noted the start; nothing was started"
+    assert attach(job) is None
+    assert not (tmp_path / "began").exists()
+
+
+def test_a_silent_rank(make_job: JobMaker) -> None:
+    """A rank that holds its interpreter while it loads is left in peace; stopped after it has met the others, it is
+    named and the job ended.
+    """
+    job = make_job(
+        """
+        import ctypes
+        if rank == 1:
+            ctypes.PyDLL(None).sleep(5)
+            print("loaded", flush=True)
+            note_meeting()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(600)
+        """,
+        LauncherConfig(processes_per_node=2, silence_seconds=3),
+    )
+    with pytest.raises(JobInterruptedError, match="rank 1 on node 0 gave no sign of life for 3 seconds") as raised:
+        _run(job)
+    assert str(raised.value).endswith("Last lines of rank-00001.log:\nloaded")
+
+
+def test_a_file_system_that_answers_no_more(make_job: JobMaker) -> None:
+    """Guards that wait for ever for the job's folder end their ranks and themselves after three silences."""
+    job = make_job(
+        """
+        (folder / f"pids-{rank}").write_text(f"{os.getpid()} {os.getppid()}")
+        time.sleep(600)
+        """,
+        LauncherConfig(processes_per_node=2, silence_seconds=2),
+    )
+    handle = launch(job, num_cores=2)
+    pids = _pids(job)
+    never_answers = job.folder / "status-0" / "stop.json"
+    os.mkfifo(never_answers)  # who opens it waits for a writer
+    _require_gone(pids)
+    assert job.launcher_log.read_text().count("could not be seen for 6 seconds") == 2
+    never_answers.unlink()
+    handle.stop()
+
+
+def test_a_rank_that_the_others_wait_for(make_job: JobMaker) -> None:
+    """Of ranks that stand still, the one with the fewest meetings is named, and its log shows where it hangs."""
+    job = make_job(
+        """
+        def stuck_in_here():
+            time.sleep(600)
+        note_meeting()
+        if rank == 1:
+            stuck_in_here()
+        note_meeting()
+        time.sleep(600)
+        """,
+        LauncherConfig(processes_per_node=2, timeout_seconds=5),
+    )
+    with pytest.raises(JobInterruptedError, match="rank 1 on node 0 was awaited by the others for 4 seconds") as raised:
+        _run(job)
+    assert "in stuck_in_here" in str(raised.value)
 
 
 def test_progress_lines(tmp_path: Path) -> None:
@@ -191,6 +336,19 @@ def test_done_record(tmp_path: Path) -> None:
     assert read_done(tmp_path, "b") is None
     (tmp_path / "DONE.json").write_text('{"attempt": "a", "rep')
     assert read_done(tmp_path, "a") is None
+
+
+def _launch_elsewhere(job: Job) -> "subprocess.Popen[bytes]":
+    """A process that launches the job and then does nothing."""
+    script = (
+        "import pathlib, time; from cpt_core.config import LauncherConfig; from cpt_core.launching.job import Job;"
+        "from cpt_core.launching.launchers import launch;"
+        f"job = Job('work_of_a_rank', pathlib.Path({str(job.job_file)!r}), pathlib.Path({str(job.folder)!r}),"
+        f" LauncherConfig(**{job.launcher.model_dump()!r}), 'a1', {job.outlives_launcher});"
+        "handle = launch(job, num_cores=2); time.sleep(600)"
+    )
+    search_path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": search_path})
 
 
 def _pids(job: Job) -> list[int]:

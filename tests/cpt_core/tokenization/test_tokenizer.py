@@ -9,6 +9,8 @@ from cpt_core.config import TokenizationConfig
 from cpt_core.errors import ConfigError
 from cpt_core.tokenization import load_tokenizer
 from cpt_core.tokenization.tokenizer import with_borders
+from tests.benchmarks.materials import LLAMA
+from tests.benchmarks.materials import tokenizer_folder as fetched_folder
 from tests.conftest import SHARED, byte_ids, save_byte_tokenizer
 
 
@@ -120,30 +122,39 @@ def test_a_hub_id_needs_a_revision_and_an_answering_hub(monkeypatch):
     ):
         load("org/name")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match="org/name at abc cannot be fetched from the hub") as caught:
-        load("org/name", revision="abc")
+    commit = "0123456789" * 4
+    with pytest.raises(ConfigError, match=f"org/name at {commit} cannot be fetched from the hub") as caught:
+        load("org/name", revision=commit)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the vectors are not at hand")
 @pytest.mark.parametrize("name", ["gpt2", "llama2", "mistral01"])
 @pytest.mark.parametrize("vectors", ["small", "mixed"])
 def test_published_vectors_are_reproduced(name, vectors):
-    """Ids of adversarial text equal the published ones, where the vectors are at hand.
+    """Ids of adversarial text equal the published ones."""
+    require_published_ids(SHARED / "tokenizers" / name, vectors, name)
 
-    Lines with special tokens in the text are left out: there the vectors hold special ids, which we refuse.
-    """
-    folder = SHARED / "vectors"
-    if not folder.is_dir():
-        return
-    lines = (folder / f"{vectors}_input.txt").read_bytes().decode().split("\n")[:-1]
+
+@pytest.mark.matrix
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the vectors are not at hand")
+@pytest.mark.parametrize("vectors", ["small", "mixed"])
+def test_published_vectors_are_reproduced_by_a_tokenizer_fetched_by_name(vectors):
+    """Llama-3.2 has the vocabulary of Llama-3.1."""
+    require_published_ids(fetched_folder(LLAMA), vectors, "llama32")
+
+
+def require_published_ids(folder, vectors, name):
+    """Lines with special tokens in the text are left out: there the vectors hold special ids, which we refuse."""
+    published = SHARED / "vectors"
+    lines = (published / f"{vectors}_input.txt").read_bytes().decode().split("\n")[:-1]
     if vectors == "small":
         lines = [line.replace("\\n", "\n").replace("\\s", " ").replace("\\x", "") for line in lines]
     expected = [
         [int(token) for token in line.replace(",", " ").split()]
-        for line in (folder / f"{vectors}_tokens_{name}.txt").read_text().split("\n")[: len(lines)]
+        for line in (published / f"{vectors}_tokens_{name}.txt").read_text().split("\n")[: len(lines)]
     ]
-    tokenizer = load(SHARED / "tokenizers" / name, add_bos=False, add_eos=False)
-    tokenized = tokenizer.encode(lines)
+    tokenized = load(folder, add_bos=False, add_eos=False).encode(lines)
     ends = np.cumsum(tokenized.lengths)
     found = [ids.tolist() for ids in np.split(tokenized.ids, ends[:-1])]
     plain = [i for i, line in enumerate(lines) if not any(token in line for token in SPECIAL)]

@@ -1,5 +1,6 @@
 """Tiny but real inputs of training: packed artifacts, a random Llama, a word-level tokenizer."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ VOCAB_SIZE = 64
 ROW_LEN_TOKENS = 16
 
 PackedMaker = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Models this small are slower with more threads, in this process and in those of jobs."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

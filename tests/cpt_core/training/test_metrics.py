@@ -1,7 +1,9 @@
 """The lines of a run, and the same for TensorBoard."""
 
 import json
+import resource
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cpt_core.config import TrainingConfig
@@ -31,10 +33,28 @@ def test_a_resumed_run_replaces_the_lines_of_steps_that_it_trains_again(tmp_path
     ]
 
 
+def test_a_line_that_finds_no_room_comes_with_the_next_one(tmp_path):
+    """A full disk delays the metrics, and does not stop the training; a save that needs them fails."""
+    path = tmp_path / "metrics.jsonl"
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with MetricsWriter(path, attempt="a", steps_done=0, config=TrainingConfig(model="m")) as writer:
+        writer.write({"step": 1})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 5, unlimited[1]))
+        try:
+            writer.write({"step": 2})
+            with pytest.raises(OSError, match="File too large"):
+                writer.make_durable()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert path.read_bytes().count(b"\n") == 1
+        writer.write({"step": 3})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
 def test_tensorboard_gets_the_same_numbers_when_it_is_wanted(tmp_path):
     """Scalars by name and step; what was not measured is left out."""
     write(tmp_path / "metrics.jsonl", [1, 2], steps_done=0, tensorboard=True)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert events.Tags()["scalars"] == ["loss"]
+    assert events.Tags()["scalars"] == ["loss", "save_seconds"]
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 1.0)]

@@ -1,4 +1,4 @@
-"""The stage with real processes: the mathematics, the exported model, and what a user sees when it fails."""
+"""The stage with real processes: the exported model, and what a user sees when it fails."""
 
 import json
 from collections.abc import Callable
@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cpt_core.artifacts import Artifact
 from cpt_core.config import TrainingConfig
 from cpt_core.errors import ConfigError, InputError, JobFailedError
-from cpt_core.packed_rows import PackedRows, batch_of
 from cpt_core.storage import Store
-from cpt_core.training import train_model
-from cpt_core.training.order import FILL, rows_of_step
-from cpt_core.training.schedule import learning_rate
+from cpt_core.training import find_trained, train_model
 
 NUM_ROWS = 10
 STEPS = 5
@@ -54,58 +50,50 @@ def train(store: Store, model_folder: Path, tokenizer_folder: Path, commit_rows:
     return run
 
 
-@pytest.fixture(scope="session")
-def reference(model_folder: Path, tmp_path_factory: pytest.TempPathFactory, commit_rows: Any) -> list[dict[str, float]]:
-    """Loss, gradient norm and learning rate of a plain PyTorch loop in one process."""
-    store = Store(str(tmp_path_factory.mktemp("reference")))
-    rows = PackedRows(store, [commit_rows(store, 6, seed=1), commit_rows(store, 4, seed=2)])
-    config = TrainingConfig(model="m", global_batch_rows=4, micro_batch_rows=1, learning_rate=1e-2, warmup_steps=2)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
-        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
-    lines = []
-    for step in range(STEPS):
-        numbers = rows_of_step(step, num_rows=10, rows_total=20, global_batch_rows=4, seed=3407)
-        batch = batch_of([rows[int(number)] for number in numbers if number != FILL], document_borders=True)
-        logits = model(
-            input_ids=torch.from_numpy(batch.input_ids),
-            position_ids=torch.from_numpy(batch.position_ids),
-            use_cache=False,
-        ).logits
-        labels = torch.from_numpy(batch.labels)
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, STEPS, config)
-        optimizer.step()
-        optimizer.zero_grad()
-        lines.append({"loss": loss.item(), "grad_norm": norm.item(), "learning_rate": group["lr"]})
-    return lines
-
-
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_equal_to_plain_pytorch(
-    train: Trainer, store: Store, reference: list[dict[str, float]], zero_stage: int, world_size: int
-) -> None:
-    """Every ZeRO stage on one and two ranks, with accumulation, takes the steps of a plain loop; then it is cached."""
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_a_trained_model_is_found_again(train: Trainer, zero_stage: int, store: Store, tmp_path: Path) -> None:
+    """The record says how it went; the exported folder loads by itself; the same training is a hit."""
     followed: list[dict[str, Any]] = []
-    options = {"zero_stage": zero_stage, "launcher": {"processes_per_node": world_size}}
+    options = {"zero_stage": zero_stage, "launcher": {"processes_per_node": 2}}
     trained = train(followed.append, **options)
-    for found, expected in zip(followed, reference, strict=True):
-        for name, value in expected.items():
-            assert found[name] == pytest.approx(value, abs=1e-4), name
     counts = trained.counts
-    assert counts["first_loss"] == pytest.approx(reference[0]["loss"], abs=1e-4)
-    assert counts["final_loss"] == pytest.approx(reference[-1]["loss"], abs=1e-4)
-    assert (counts["steps"], counts["world_size"], counts["resumed_from_step"]) == (STEPS, world_size, 0)
+    assert [line["loss"] for line in (followed[0], followed[-1])] == [counts["first_loss"], counts["final_loss"]]
+    assert (counts["steps"], counts["world_size"], counts["resumed_from_step"]) == (STEPS, 2, 0)
     assert counts["tokens_seen"] == sum(line["tokens"] for line in followed)
     _require_loads(Path(counts["hf_model_uri"]))
     assert train(**options).is_cached
+    _require_found_when_moved(store, trained, tmp_path / "moved")
+
+
+def _require_found_when_moved(store: Store, trained: Artifact, moved: Path) -> None:
+    """A store that is moved, or mounted elsewhere, has its model: the record names it relative to the store."""
+    Path(store.root_uri).rename(moved)
+    found = find_trained(Store(str(moved)), "tiny", trained.key_parts, TrainingConfig(model="m"))
+    assert found is not None
+    folder = Path(store.root_uri, "training_runs")
+    for name in ("hf_model_uri", "checkpoint_uri"):
+        relative = Path(trained.counts[name]).relative_to(folder.resolve())
+        assert found.counts[name] == str(moved.resolve() / "training_runs" / relative)
+    _require_loads(Path(found.counts["hf_model_uri"]))
+
+
+def test_a_model_that_ignores_borders(train: Trainer, tmp_path: Path) -> None:
+    """Refused in one line before a step is taken; without borders it is trained."""
+    AutoConfig.for_model("bloom", vocab_size=64, hidden_size=32, n_layer=2, n_head=2).save_pretrained(
+        tmp_path / "bloom"
+    )
+    options = {"model": str(tmp_path / "bloom"), "attention": "eager", "zero_stage": 1, "max_steps": 1}
+    with pytest.raises(ConfigError, match=r"^training\.attention is eager, which with this model ignores"):
+        train(**options)
+    assert train(**options, document_borders=False).counts["steps"] == 1
+
+
+def test_borders_off_is_recorded(train: Trainer) -> None:
+    """In the key, so that it is another model; and among the results."""
+    with_borders, without = train(zero_stage=0), train(zero_stage=0, document_borders=False)
+    assert without.key != with_borders.key
+    assert [trained.counts["document_borders"] for trained in (with_borders, without)] == [True, False]
+    assert without.counts["first_loss"] != pytest.approx(with_borders.counts["first_loss"], abs=1e-3)
 
 
 def _require_loads(folder: Path) -> None:
@@ -136,6 +124,13 @@ def test_a_deleted_model_is_no_hit(train: Trainer) -> None:
     assert weights.read_bytes() == content
 
 
+def test_adam_counts_the_steps_of_the_run_and_no_other(train: Trainer) -> None:
+    """Without ZeRO and in bf16, DeepSpeed makes a step of its own before the first."""
+    trained = train(zero_stage=0, precision="bf16")
+    manifest = json.loads((Path(trained.counts["checkpoint_uri"]) / "manifest.json").read_bytes())
+    assert manifest["adam_steps"] == STEPS
+
+
 def test_metrics_file(train: Trainer) -> None:
     """One line a step, with the units of its names."""
     lines = []
@@ -144,6 +139,7 @@ def test_metrics_file(train: Trainer) -> None:
     assert [line["epoch"] for line in lines] == [0.4, 0.8]
     assert list(lines[0]) == [
         "attempt", "step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "mfu", "seconds",
+        "save_seconds",
     ]  # fmt: skip
     run_folder = Path(trained.counts["hf_model_uri"]).parent
     assert [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()] == lines

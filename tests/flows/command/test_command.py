@@ -124,6 +124,24 @@ def test_plan_and_inspect_look_without_computing(cpt, tmp_path):
     assert "tokens: <s>three</s>" in cpt("inspect", uri).stdout
 
 
+def test_an_input_file_that_repeats_another_is_told_in_one_line(cpt, tmp_path):
+    """By the plan, on the screen of the run and in its JSON object; its documents count all the same."""
+    (tmp_path / "corpus/3\n.jsonl").write_bytes((tmp_path / "corpus/2.jsonl").read_bytes())
+    line = (
+        "1 input file repeats the content of another, and its documents count again: "
+        f"a {tmp_path}/corpus/3\\n.jsonl is a {tmp_path}/corpus/2.jsonl"
+    )
+    assert f"note: {line}" in cpt("plan", "config.yaml").stdout.splitlines()
+    assert cpt("prepare", "config.yaml").stdout.splitlines()[1:] == [
+        "documents     4 in = 4 out + 0 quarantined",
+        "tokens        24 in = 24 in rows + 0 dropped by policy",
+        "rows          2 of 16 tokens, padding 25.00%, 0 documents split",
+        f"note          {line}",
+    ]
+    (repeated,) = json.loads(cpt("prepare", "config.yaml", "--json").stdout)["repeated_files"]
+    assert repeated["file"] == f"{tmp_path}/corpus/3\n.jsonl"
+
+
 def test_help_needs_no_prefect(cpt):
     """Starting to read costs less than importing the orchestrator."""
     command = [sys.executable, "-c", "import flows.command, sys; sys.exit('prefect' in sys.modules)"]

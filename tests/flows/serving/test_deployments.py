@@ -82,15 +82,18 @@ def test_prefect_deploys_the_same_file(served: tuple[Path, ServingStatus]) -> No
 
 def registered(api_url: str) -> list[dict[str, Any]]:
     """What the server knows of each deployment, but for its parameters."""
-    keys = ("name", "entrypoint", "description", "tags", "work_pool_name", "job_variables", "pull_steps", "path")
+    keys = (
+        *("name", "entrypoint", "description", "tags", "work_pool_name", "job_variables", "pull_steps", "path"),
+        *("concurrency_options", "schedules"),
+    )
     found = ask(api_url, "deployments/filter", {"sort": "NAME_ASC"})
-    return [{key: deployment[key] for key in keys} for deployment in found]
+    limits = [(deployment["global_concurrency_limit"] or {}).get("limit") for deployment in found]
+    return [{key: deployment[key] for key in keys} | {"limit": n} for deployment, n in zip(found, limits, strict=True)]
 
 
 def test_every_deployment_has_the_same_keys() -> None:
     """A key that `up` does not read is not in the file."""
     entries = yaml.safe_load(PREFECT_FILE.read_text(encoding="utf-8"))["deployments"]
-    assert {frozenset(entry) for entry in entries} == {
-        frozenset({"name", "entrypoint", "description", "tags", "work_pool"})
-    }
+    always = {"name", "entrypoint", "description", "tags", "work_pool"}
+    assert {frozenset(entry) for entry in entries} <= {frozenset(always), frozenset(always | {"concurrency_limit"})}
     assert {frozenset(entry["work_pool"]) for entry in entries} == {frozenset({"name", "job_variables"})}

@@ -41,10 +41,14 @@ def task_states(home: Path) -> list[tuple[str, int]]:
         return database.execute("SELECT state_name, COUNT(*) FROM task_run GROUP BY 1").fetchall()
 
 
-def test_a_run_finds_its_server_and_nothing_is_lost(home: Path) -> None:
-    """Flows use the server although Prefect was imported before; the next run finds its history, even a failed one."""
+def test_a_run_finds_its_server_and_nothing_is_lost(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows use the server although Prefect was imported before, and tell nobody else of it; the next run finds its
+    history, even a failed one.
+    """
     before = PREFECT_API_URL.value()
+    monkeypatch.delenv("DO_NOT_TRACK")
     with pytest.raises(ValueError, match="as asked"), embedded_server(home) as api_url:
+        assert os.environ["DO_NOT_TRACK"] == "1"
         assert (PREFECT_API_URL.value(), os.environ["PREFECT_API_URL"]) == (api_url, api_url)
         numbers(fail=True)
     assert not answers(api_url)

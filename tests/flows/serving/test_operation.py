@@ -1,5 +1,6 @@
 """`up`, `status` and `down` against real servers."""
 
+import base64
 import os
 import signal
 import socket
@@ -21,8 +22,15 @@ from flows.serving.prefect_server import free_port
 from flows.serving.processes import marked_processes
 from flows.serving.state import ServingState, read_state
 
+CANARY = "admin:canary-of-prefect"
 Until = Callable[..., None]
-DEPLOYMENTS = ("cpt-prepare/data-only", "cpt-train/train-only", "cpt/full-pipeline")
+DEPLOYMENTS = (
+    "cpt-prepare/data-only",
+    "cpt-shard/retry-shard",
+    "cpt-train/train-only",
+    "cpt-watch/new-files",
+    "cpt/full-pipeline",
+)
 
 
 def state_of(home: Path) -> ServingState:
@@ -43,7 +51,7 @@ def run_deployment(seen: ServingStatus, name: str) -> dict[str, Any]:
 
 
 def test_up_returns_when_everything_answers(served: tuple[Path, ServingStatus]) -> None:
-    """Server, worker and the three deployments are there when `up` returns, and the next command names the server."""
+    """Server, worker and the deployments are there when `up` returns, and the next command names the server."""
     _, seen = served
     assert (seen.server, seen.worker, seen.deployments) == (True, True, DEPLOYMENTS)
     assert (seen.active_runs, seen.recent_runs, seen.already_running) == ((), (), False)
@@ -93,8 +101,16 @@ def test_a_killed_server_comes_back(served: tuple[Path, ServingStatus], until: U
     until(lambda: status(home).worker)
 
 
-def test_down_leaves_nothing_behind(home: Path, served_config: PipelineConfig, until: Until) -> None:
-    """Supervisor, server, worker and a run's process end, the run is Crashed, and database and logs stay."""
+def test_down_leaves_nothing_behind(
+    home: Path, served_config: PipelineConfig, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Supervisor, server, worker and a run's process end, the run is Crashed, and database and logs stay.
+
+    Whatever they log, what authenticates against another server is not in it.
+    """
+    for name in ("LOGGING_ROOT_LEVEL", "LOGGING_HANDLERS_CONSOLE_LEVEL", "SERVER_LOGGING_LEVEL"):
+        monkeypatch.setenv(f"PREFECT_{name}", "DEBUG")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", CANARY)
     seen = up(served_config, home=home, port=free_port())
     run_deployment(seen, "data-only")
     until(lambda: len(marked_processes(home)) == 4)
@@ -116,6 +132,10 @@ def test_down_leaves_nothing_behind(home: Path, served_config: PipelineConfig, u
         assert database.execute("SELECT state_name FROM flow_run").fetchall() == [("Crashed",)]
     assert down(home) == []
     assert status(home) == ServingStatus()
+    kept = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    assert b"websockets.client - > TEXT" in kept[home / "logs" / "worker.log"]
+    spellings = (CANARY.encode(), base64.b64encode(CANARY.encode()))
+    assert [path for path, content in kept.items() if any(each in content for each in spellings)] == []
 
 
 def test_a_port_of_another_program_is_one_line(home: Path, served_config: PipelineConfig) -> None:
@@ -138,19 +158,28 @@ def test_the_status_fits_one_screen() -> None:
     seen = ServingStatus(
         server=True,
         worker=True,
+        database="SQLite",
         deployments=DEPLOYMENTS,
+        schedules=("cpt/full-pipeline every 15m",),
+        jobs=("training one, since 2026-01-02 03:04:06 UTC, pid 7, 8",),
         active_runs=(RunLine("one", "cpt", "Running", "2026-01-02T03:04:05.678Z"),),
         recent_runs=(RunLine("two", "cpt-prepare", "Failed", None),),
+        last_look=RunLine("watch two", "cpt-watch", "Completed", "2026-01-02T03:05:00Z", "nothing new"),
         ui_url="http://127.0.0.1:4200",
         api_url="http://127.0.0.1:4200/api",
         next_command="prefect deployment run cpt/full-pipeline",
     )
     assert describe(seen) == (
         "server       http://127.0.0.1:4200 answers\n"
+        "database     SQLite\n"
         "worker       online\n"
-        "deployments  cpt-prepare/data-only, cpt-train/train-only, cpt/full-pipeline\n"
+        "deployments  cpt-prepare/data-only, cpt-shard/retry-shard, cpt-train/train-only, cpt-watch/new-files,"
+        " cpt/full-pipeline\n"
+        "schedule     cpt/full-pipeline every 15m\n"
+        "job          training one, since 2026-01-02 03:04:06 UTC, pid 7, 8\n"
         "active       Running    cpt one, started 2026-01-02 03:04:05 UTC\n"
         "ended        Failed     cpt-prepare two\n"
+        "watcher      Completed  cpt-watch watch two, started 2026-01-02 03:05:00 UTC: nothing new\n"
         "next         prefect deployment run cpt/full-pipeline"
     )
     assert describe(ServingStatus()) == "nothing is running\nnext         cpt up CONFIG"

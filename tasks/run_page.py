@@ -1,0 +1,106 @@
+"""What a run shows of itself in the Prefect UI: tables, pictures, tags.
+
+In: rows, pictures as SVG, words.
+Out: artifacts of the run, or of the task run that asks.
+Promise: a display that fails does not fail the work that it shows, and is given up after one try; outside of a run
+nothing happens.
+Never: shows text of a document.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import ImageArtifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.context import FlowRunContext
+
+from cpt_core.config import PipelineConfig
+from cpt_core.errors import CptError
+from tasks.charts import data_uri
+from tasks.markdown import escaped
+from tasks.prepared import Prepared
+from tasks.tables import Row, held_out_losses, outputs
+from tasks.trained import Trained
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+_given_up: set[UUID] = set()
+"""Flow runs whose server has not answered once: each further try would wait for it again."""
+
+
+def in_display(show: Callable[[], Result]) -> Result | None:
+    """Call ``show`` inside of a run; None when there is none, or when its server does not answer."""
+    context = FlowRunContext.get()
+    run_id = context.flow_run.id if context and context.flow_run else None
+    if run_id is None or run_id in _given_up:
+        return None
+    try:
+        return show()
+    except CptError as error:
+        logger.warning("something of this run is not shown in the UI: %s", error)
+    except httpx.HTTPError as error:
+        _given_up.add(run_id)
+        logger.warning("nothing more of this run is shown in the UI: %s", error)
+    return None
+
+
+def label_run(config: PipelineConfig) -> None:
+    """Give the flow run the tags by which the UI finds it: cpt and the configuration's name."""
+
+    def label() -> None:
+        context = FlowRunContext.get()
+        if context and context.flow_run:
+            tags = {*context.flow_run.tags, "cpt", config.name}
+            with get_client(sync_client=True) as client:
+                client.update_flow_run(context.flow_run.id, tags=sorted(tags))
+
+    in_display(label)
+
+
+def show_table(key: str, rows: list[Row], description: str, picture: str | None = None) -> None:
+    """A table with a picture (SVG) above it. Its description is markdown; its cells are text, unless they say so."""
+    if picture:
+        description = f"{description}\n\n![{key}]({data_uri(picture)})"
+    if rows:
+        table = [{column: escaped(cell) for column, cell in row.items()} for row in rows]
+        in_display(lambda: create_table_artifact(table=table, key=key, description=description))
+
+
+def show_outputs(prepared: Prepared, trained: Trained | None = None) -> None:
+    """Where everything lies that the run has made or used, and the losses of the models side by side."""
+    show_table("outputs", outputs(prepared, trained), "Where the outputs lie; `cpt inspect WHERE` looks into each")
+    if trained and trained.base_losses and trained.trained_losses:
+        scores = {"base": trained.base_losses, "trained": trained.trained_losses}
+        show_table("held-out-loss", held_out_losses(scores), "Held-out loss before and after, in nats a token")
+
+
+def show_drawn(key: str, draw: Callable[[], str], description: str) -> str | None:
+    """A picture; returns it, as SVG, for the table that belongs to it. Drawn only where there is a run to show it."""
+    if (svg := in_display(draw)) is not None:
+        Picture(key).show(svg, description)
+    return svg
+
+
+class Picture:
+    """A picture that may be shown again when there is more to see; the UI keeps one of it for a run."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._artifact_id: UUID | None = None
+
+    def show(self, svg: str, description: str) -> None:
+        """Create or replace it."""
+        in_display(lambda: self._send(data_uri(svg), description))
+
+    def _send(self, uri: str, description: str) -> None:
+        if self._artifact_id is None:
+            made = ImageArtifact(key=self._key, description=description, image_url=uri)
+            self._artifact_id = made.create(_sync=True).id  # type: ignore[call-arg, union-attr]
+            return
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self._artifact_id, ArtifactUpdate(data=uri, description=description))

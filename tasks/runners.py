@@ -1,0 +1,117 @@
+"""Where the task runs of a stage are computed: threads of this process, or the workers of a Ray or Dask cluster.
+
+In: the section ``orchestration``.
+Out: a started task runner.
+Promise: Ray and Dask are imported only where they are chosen; a cluster without an address is made for the stage, on
+this machine, and ends with it; what is wrong with a cluster is told in one line.
+Never: sends figures about its use anywhere, as Ray does unless it is told not to.
+"""
+
+import importlib
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from cpt_core.config import OrchestrationConfig
+from cpt_core.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+CONNECT_SECONDS = 10.0
+OBJECTS_BYTES = 100_000_000
+"""What passes between the processes is small; left alone, Ray takes a third of the memory for it."""
+
+
+def require_runner(config: OrchestrationConfig) -> None:
+    """Refuse a runner whose package is absent, before anything is computed.
+
+    Raises:
+        ConfigError: naming the package.
+    """
+    if config.runner != "threads" and find_spec(f"prefect_{config.runner}") is None:
+        raise ConfigError(
+            f"orchestration.runner: {config.runner} needs the package prefect-{config.runner}, which is not installed; "
+            f"run `pip install prefect-{config.runner}` here and on every worker, or choose threads"
+        )
+
+
+@contextmanager
+def thread_runner(workers: int) -> Iterator[TaskRunner[Any]]:
+    """Threads of this process."""
+    runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+    with runner:
+        yield runner
+
+
+@contextmanager
+def cluster_runner(config: OrchestrationConfig, workers: int) -> Iterator[TaskRunner[Any]]:
+    """The cluster at the address of the configuration, or one of so many processes on this machine.
+
+    Raises:
+        ConfigError: when nothing answers at the address, or the runner's package is absent.
+    """
+    require_runner(config)
+    package = importlib.import_module(f"prefect_{config.runner}")
+    made = _ray(package, config, workers) if config.runner == "ray" else _dask(package, config, workers)
+    with ExitStack() as stack:
+        try:
+            if config.runner_address:
+                _knock(config.runner_address)
+            with _signals_kept():
+                stack.enter_context(made)
+                if config.runner == "dask":
+                    made.client  # noqa: B018  (it connects when it is first asked for)
+        except (OSError, ValueError) as error:
+            if config.runner_address is None:
+                raise
+            raise ConfigError(
+                f"orchestration.runner_address: no {config.runner} cluster answers at {config.runner_address} "
+                f"({error}); start it first, or leave the key out for one on this machine"
+            ) from error
+        yield made
+
+
+def _knock(address: str) -> None:
+    """Ray tries a dead address for minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname is None or place.port is None:
+        raise ValueError("expected a host and a port")
+    socket.create_connection((place.hostname, place.port), timeout=CONNECT_SECONDS).close()
+
+
+def _dask(package: Any, config: OrchestrationConfig, workers: int) -> Any:
+    if config.runner_address:
+        return package.DaskTaskRunner(address=config.runner_address)
+    one_machine = {"n_workers": workers, "threads_per_worker": 1, "host": LOOPBACK, "memory_limit": 0}
+    return package.DaskTaskRunner(cluster_kwargs={**one_machine, "dashboard_address": None})
+
+
+def _ray(package: Any, config: OrchestrationConfig, workers: int) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if config.runner_address:
+        return package.RayTaskRunner(address=config.runner_address, init_kwargs=settings)
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # one of its own, which Ray would write into the user's home
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    settings |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": LOOPBACK}
+    settings["object_store_memory"] = OBJECTS_BYTES
+    return package.RayTaskRunner(address="local", init_kwargs=settings)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray puts a handler of its own in the place of the command's."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)

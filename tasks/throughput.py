@@ -1,0 +1,59 @@
+"""What the shards of a stage have read and written so far, added up while they are computed.
+
+In: the counts of each shard, whenever it has new ones.
+Out: one line, and the fraction of the work that is done.
+Promise: shards that the store had count as documents and tokens, and neither as speed nor as work.
+Never: knows Prefect.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+
+from cpt_core.artifacts import Artifact
+from cpt_core.manifest import Shard
+from cpt_core.tokenization import ShardProgress
+
+
+class Throughput:
+    """Counts of many shards; may be told from several threads."""
+
+    def __init__(self, to_compute: Iterable[Shard]) -> None:
+        self._work_bytes = {shard.name: shard.size_bytes for shard in to_compute}
+        self._total_bytes = sum(self._work_bytes.values())
+        self._lock = threading.Lock()
+        self._running: dict[str, ShardProgress] = {}
+        self._documents = self._tokens = self._text_bytes = self._done_bytes = 0
+        self._started = time.monotonic()
+
+    def note(self, shard: Shard, progress: ShardProgress) -> None:
+        """So far is a shard that is being computed."""
+        with self._lock:
+            self._running[shard.name] = progress
+
+    def finish(self, shard: Shard, tokens: Artifact) -> None:
+        """A shard is in the store."""
+        with self._lock:
+            seen = self._running.pop(shard.name, None)
+            self._text_bytes += seen.size_bytes if seen else 0
+            self._done_bytes += self._work_bytes.get(shard.name, 0)
+            self._documents += tokens.counts["documents_out"]
+            self._tokens += tokens.counts["tokens"]
+
+    def line(self) -> str:
+        """Such as ``1,234 documents, 2,345,678 tokens, 12.3 MB/s``."""
+        with self._lock:
+            running = list(self._running.values())
+            documents = self._documents + sum(progress.documents for progress in running)
+            tokens = self._tokens + sum(progress.tokens for progress in running)
+            text_bytes = self._text_bytes + sum(progress.size_bytes for progress in running)
+        speed = text_bytes / 1e6 / max(1e-3, time.monotonic() - self._started)
+        return f"{documents:,} documents, {tokens:,} tokens, {speed:,.1f} MB/s"
+
+    def fraction(self) -> float:
+        """Of the bytes that had to be read; of a compressed shard, which grows while it is read, at most its size."""
+        with self._lock:
+            if not self._total_bytes:
+                return 1.0
+            running = (min(seen.size_bytes, self._work_bytes.get(name, 0)) for name, seen in self._running.items())
+            return min(1.0, (self._done_bytes + sum(running)) / self._total_bytes)

@@ -1,0 +1,1 @@
+"""Real clusters on one machine, for ``make test-cluster``: hosts that are network namespaces, and a Slurm."""

@@ -1,0 +1,136 @@
+"""What the first of two machines does: an S3 server, a Prefect server, a Dask scheduler with a worker, and two runs.
+
+``python -m tests.cluster.two_machines FOLDER ADDRESS`` prints one JSON object when the second machine's worker may
+come; when it is there, the data stages run on both workers, and on threads of the first machine for comparison. Then
+it prints one object more.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from flows.serving.api import ask
+from flows.serving.prefect_server import wait_until_answers
+from tests.conftest import save_byte_tokenizer
+from tests.s3_server import S3Server, s3_server
+
+PREFECT_PORT, DASK_PORT = 4200, 8786
+SHARDS = 8
+SECRET = "admin:of-the-tests"
+
+
+def main() -> None:
+    """Start everything, say so, run twice, and say what came of it."""
+    folder, address = Path(sys.argv[1]), sys.argv[2]
+    with ExitStack() as stack:
+        server = stack.enter_context(s3_server(folder / "s3", address))
+        serving = {
+            **os.environ,
+            **server.environment(),
+            "PREFECT_API_URL": f"http://{address}:{PREFECT_PORT}/api",
+            "PREFECT_API_AUTH_STRING": SECRET,
+            "PREFECT_SERVER_API_AUTH_STRING": SECRET,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_HOME": str(folder / "prefect"),
+            "CPT_HOME": str(folder / "home"),
+        }
+        prefect = ["prefect", "server", "start", "--host", address, "--port", str(PREFECT_PORT), "--no-ui"]
+        running = stack.enter_context(_program(folder / "prefect.log", serving, prefect))
+        scheduler = ["distributed.cli.dask_scheduler", "--host", address, "--port", str(DASK_PORT), "--no-dashboard"]
+        stack.enter_context(_program(folder / "scheduler.log", os.environ, scheduler))
+        working = {**os.environ, **server.environment()}
+        stack.enter_context(_program(folder / "worker.log", working, worker_module(address)))
+        print(json.dumps(server.environment()), flush=True)
+        os.environ.update(serving)
+        _write_config(server, folder, address)
+        wait_until_answers(serving["PREFECT_API_URL"], alive=lambda: running.poll() is None, log=folder / "prefect.log")
+        with Client(f"tcp://{address}:{DASK_PORT}") as client:
+            client.wait_for_workers(2, timeout=120)
+        print(json.dumps(_run_twice(server, folder)), flush=True)
+
+
+def worker_module(address: str) -> list[str]:
+    """A Dask worker, as an argument of ``python -m``."""
+    return ["distributed.cli.dask_worker", f"tcp://{address}:{DASK_PORT}", "--nthreads", "1", "--no-dashboard"]
+
+
+def _write_config(server: S3Server, folder: Path, address: str) -> None:
+    for number in range(SHARDS):
+        line = json.dumps({"text": f"document {number} " * 50}) + "\n"
+        server.client().pipe_file(f"{server.bucket}/corpus/{number}.jsonl", line.encode() * 20)
+    config = {
+        "name": "two",
+        "store_uri": f"s3://{server.bucket}/cluster",
+        "discovery": {"sources": [{"name": "a", "uris": [f"s3://{server.bucket}/corpus"]}]},
+        "tokenization": {"tokenizer": str(save_byte_tokenizer(folder / "tokenizer"))},
+        "packing": {"row_len_tokens": 64, "group_size_tokens": 20_000},
+        "orchestration": {"runner": "dask", "runner_address": f"tcp://{address}:{DASK_PORT}"},
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def _run_twice(server: S3Server, folder: Path) -> dict[str, Any]:
+    summary = _prepare(folder)
+    hosts = _hosts_of(SHARDS + len(summary["artifacts"]["packed"]))
+    threads = ["orchestration.runner=threads", "orchestration.runner_address=null", "store_uri=s3://tests/threads"]
+    _prepare(folder, *threads)
+    files = [
+        sorted(path.split("/", 2)[2] for path in server.client().find(f"{server.bucket}/{store}") if "parquet" in path)
+        for store in ("cluster", "threads")
+    ]
+    return {
+        "shards_computed": summary["shards_computed"],
+        "hosts": hosts,
+        "files": files,
+    }
+
+
+def _hosts_of(task_runs: int) -> dict[str, list[str]]:
+    """Which hosts computed, by task; the lines of the workers' logs arrive some seconds late."""
+    api_url, deadline = os.environ["PREFECT_API_URL"], time.monotonic() + 60
+    while True:
+        lines = ask(api_url, "logs/filter", {"limit": 200})
+        found = [(line["task_run_id"], re.match(r"1 of 1 computed in .* on (\S+),", line["message"])) for line in lines]
+        computed = [(task_run_id, match[1]) for task_run_id, match in found if match]
+        if len(computed) == task_runs:
+            break
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.5)
+    names = {run["id"]: run["name"].split()[0] for run in ask(api_url, "task_runs/filter", {})}
+    return {
+        task: sorted({host for task_run_id, host in computed if names[task_run_id] == task})
+        for task in ("tokenize", "pack")
+    }
+
+
+def _prepare(folder: Path, *overrides: str) -> dict[str, Any]:
+    settings = [word for override in overrides for word in ("--set", override)]
+    program = "from flows.command import main; main()"
+    command = [sys.executable, "-c", program, "prepare", str(folder / "config.json"), "--json", *settings]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+@contextmanager
+def _program(log: Path, environment: Any, module: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
+    with log.open("wb") as stream:
+        program = subprocess.Popen([sys.executable, "-m", *module], env=environment, stdout=stream, stderr=stream)
+    try:
+        yield program
+    finally:
+        program.terminate()
+        program.wait()
+
+
+if __name__ == "__main__":
+    main()

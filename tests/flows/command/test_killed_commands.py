@@ -1,0 +1,13 @@
+"""``cpt prepare``, killed at every gate of a run; ``make torture`` adds random moments and a server of its own each."""
+
+from tests.faults.commands import GATES, Command
+from tests.faults.corpus import write_scene
+from tests.faults.promises import killed_commands
+
+
+def test_a_command_that_is_killed_at_every_gate_ends_with_the_same_bytes(prefect_api, tmp_path):
+    """In tokenization, indexing and packing, the command alone and with its workers in turn, each time on one store."""
+    environment = {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
+    command = Command(write_scene(tmp_path), tmp_path, environment)
+    row = killed_commands(command, tmp_path, len(GATES))
+    assert (row.problems, row.tried) == ([], 6)
