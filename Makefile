@@ -46,7 +46,7 @@ bench: setup
 bench-quick: setup
 	$(BIN)/python -m tests.benchmarks --quick
 
-# Training beside a plain Hugging Face Trainer; writes to build/bench.
+# Training beside a plain Hugging Face Trainer.
 bench-train: setup
 	$(BIN)/python -m tests.benchmarks training
 

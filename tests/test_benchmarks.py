@@ -39,7 +39,8 @@ def test_the_page_shows_medians_ranges_ratios_and_facts(tmp_path):
         Measurement("ours", [40.0, 60.0, 50.0], 123.4, {"padding": "0.01%", "lost": 0}),
         Measurement("the <peer>", [2.5, 2.5, 2.5], 4567.8, {"padding": "20%", "lost": 1234}),
     ]
-    write_report(report([(subject, measurements)], repeats=3), tmp_path, "benchmarks")
+    write_report(report(subject, measurements), tmp_path, "benchmarks", order=["packing"])
+    measured_on = json.loads((tmp_path / "benchmarks.json").read_text())["subjects"][0]["measured_on"]
     assert (tmp_path / "benchmarks.md").read_text().split("## Packing\n\n")[1] == (
         "|  | M tokens/s | range | × the <peer> | padding | tokens lost | peak RSS, MB |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n"
@@ -47,6 +48,8 @@ def test_the_page_shows_medians_ranges_ratios_and_facts(tmp_path):
         "| the <peer> | 2.5 | 2.5 - 2.5 | 1.0 | 20% | 1,234 | 4,568 |\n"
         "\n"
         "A note.\n"
+        "\n"
+        f"{measured_on}, 3 repeats, by `python -m tests.benchmarks packing`.\n"
     )
     found = json.loads((tmp_path / "benchmarks.json").read_text())
     assert found["subjects"][0]["contenders"][0]["amounts"] == [40.0, 60.0, 50.0]
@@ -54,3 +57,21 @@ def test_the_page_shows_medians_ranges_ratios_and_facts(tmp_path):
     bars = ElementTree.parse(tmp_path / "benchmarks.svg").getroot()
     widths = [bar.get("width") for bar in bars.iter("{http://www.w3.org/2000/svg}rect")]
     assert widths == ["100%", "420.0", "21.0"]
+
+
+def test_a_subject_that_is_measured_again_replaces_itself_alone(tmp_path):
+    """In the order of the command line; figures of another machine are not kept beside those of this one."""
+    found = {name: report(_subject(name), [Measurement("ours", [1.0], 1.0, {})]) for name in ("b", "a")}
+    again = report(_subject("b"), [Measurement("ours", [2.0], 1.0, {})])
+    elsewhere = again | {"machine": {**again["machine"], "cores": 9999}}
+
+    seen = []
+    for each in (found["b"], found["a"], again, elsewhere):
+        write_report(each, tmp_path, "benchmarks", order=["a", "b"])
+        subjects = json.loads((tmp_path / "benchmarks.json").read_text())["subjects"]
+        seen.append([(subject["name"], subject["contenders"][0]["median"]) for subject in subjects])
+    assert seen == [[("b", 1.0)], [("a", 1.0), ("b", 1.0)], [("a", 1.0), ("b", 2.0)], [("b", 2.0)]]
+
+
+def _subject(name: str) -> Subject:
+    return Subject(name=name, title=name, unit="MB/s", contenders=[Contender("ours", "x", {})])

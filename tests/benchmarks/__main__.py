@@ -27,7 +27,10 @@ REPEATS, QUICK_REPEATS = 5, 3
 
 
 def main() -> None:
-    """Measure, and write after each subject, so that a later one that fails costs only itself."""
+    """Measure, and write after each subject, so that a later one that fails costs only itself.
+
+    A whole measurement goes to docs, a quick one to build/bench. Subjects that are not named stay as they were measured.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=", ".join(SUBJECTS))
     parser.add_argument("--quick", action="store_true", help="smaller corpora, fewer repeats")
@@ -35,16 +38,15 @@ def main() -> None:
     if unknown := set(options.subjects) - SUBJECTS.keys():
         parser.error(f"no subject {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
     repeats = QUICK_REPEATS if options.quick else REPEATS
-    is_whole = not options.subjects and not options.quick
-    folder = REPOSITORY / "docs" if is_whole else FOLDER
-    results, failures = [], []
+    folder = FOLDER if options.quick else REPOSITORY / "docs"
+    failures = []
     for name in options.subjects or SUBJECTS:
         try:
-            results.append(run(SUBJECTS[name](options.quick), repeats))
+            subject, measurements = run(SUBJECTS[name](options.quick), repeats)
         except (RuntimeError, subprocess.CalledProcessError) as error:
             failures.append(f"{name}: {error}")
             continue
-        write_report(report(results, repeats), folder, "benchmarks")
+        write_report(report(subject, measurements), folder, "benchmarks", order=list(SUBJECTS))
     print(f"{folder}/benchmarks.md")
     if failures:
         sys.exit("\n".join(failures))

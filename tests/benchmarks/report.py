@@ -6,6 +6,7 @@ Every figure comes from the run itself; medians, with the smallest and the large
 import json
 import os
 import platform
+import shlex
 from datetime import UTC, datetime
 from html import escape
 from importlib.metadata import version
@@ -22,23 +23,34 @@ BAR_HEIGHT, BAR_GAP, LABEL_WIDTH, BARS_WIDTH, VALUE_WIDTH = 18, 6, 300, 420, 130
 OWN_COLOUR, PEER_COLOUR = "#1f6feb", "#9aa4b2"
 
 
-def report(results: list[tuple[Subject, list[Measurement]]], repeats: int) -> dict[str, Any]:
-    """All of a run as plain values."""
+def report(subject: Subject, measurements: list[Measurement]) -> dict[str, Any]:
+    """One subject, and where and when it was measured, as plain values."""
     return {
         "machine": _machine(),
         "versions": {name: version(name) for name in OWN_PACKAGES} | {"peers": PEER_PACKAGES},
-        "measured_on": datetime.now(UTC).date().isoformat(),
-        "repeats": repeats,
-        "subjects": [_subject(subject, measurements) for subject, measurements in results],
+        "subjects": [_subject(subject, measurements)],
     }
 
 
-def write_report(found: dict[str, Any], folder: Path, name: str) -> None:
-    """``name``.json, .md and .svg in a folder."""
+def write_report(found: dict[str, Any], folder: Path, name: str, order: list[str]) -> None:
+    """``name``.json, .md and .svg in a folder.
+
+    Other subjects that stand there stay, if they were measured on the same machine with the same versions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    file = folder / f"{name}.json"
+    if file.exists():
+        found = _joined(json.loads(file.read_text()), found, order)
+    file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     (folder / f"{name}.svg").write_text(_picture(found["subjects"]))
     (folder / f"{name}.md").write_text(_page(found, name))
+
+
+def _joined(before: dict[str, Any], found: dict[str, Any], order: list[str]) -> dict[str, Any]:
+    if any(before[key] != found[key] for key in ("machine", "versions")):
+        return found
+    subjects = {subject["name"]: subject for subject in before["subjects"] + found["subjects"]}
+    return found | {"subjects": sorted(subjects.values(), key=lambda subject: order.index(subject["name"]))}
 
 
 def _machine() -> dict[str, Any]:
@@ -62,6 +74,7 @@ def _subject(subject: Subject, measurements: list[Measurement]) -> dict[str, Any
         "baseline": subject.baseline,
         "columns": subject.facts,
         "notes": subject.notes,
+        "measured_on": datetime.now(UTC).date().isoformat(),
         "contenders": [
             {
                 "name": found.name,
@@ -86,7 +99,7 @@ def _page(found: dict[str, Any], name: str) -> str:
         "# Benchmarks",
         "",
         f"`make bench` on {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']},"
-        f" Python {machine['python']}, {found['measured_on']}. Median of {found['repeats']} repeats, and their range.",
+        f" Python {machine['python']}. Medians and ranges.",
         "",
         f"Own environment: {', '.join(f'{package} {number}' for package, number in versions.items())}.",
         f"Peers: {peers}.",
@@ -97,7 +110,13 @@ def _page(found: dict[str, Any], name: str) -> str:
         lines += ["", f"## {subject['title']}", "", *_table(subject)]
         if subject["notes"]:
             lines += ["", subject["notes"]]
+        repeats = max(len(contender["amounts"]) for contender in subject["contenders"])
+        lines += ["", f"{subject['measured_on']}, {repeats} repeats, by `{_command(subject['name'])}`."]
     return "\n".join(lines) + "\n"
+
+
+def _command(subject: str) -> str:
+    return f"python -m tests.benchmarks {shlex.quote(subject)}"
 
 
 def _table(subject: dict[str, Any]) -> list[str]:
