@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 6
+VALUES_AT_ONCE = 1 << 18
+"""Few enough that the arrays of a round stay near the processor, enough to outweigh the calls of the walk."""
 Network = Callable[[NDArray[np.uint64], int, NDArray[np.uint64]], NDArray[np.uint64]]
 
 
@@ -58,12 +60,22 @@ def positions_of(indices: NDArray[np.int64], n: int, seed: int) -> NDArray[np.in
 def _walk(network: Network, values: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:
     half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
     round_keys = mix64(np.uint64(seed) ^ mix64(np.arange(ROUNDS, dtype=np.uint64)))
-    result = network(values.astype(np.uint64), half_bits, round_keys)
+    walked = np.empty(len(values), dtype=np.int64)
+    for first in range(0, len(values), VALUES_AT_ONCE):
+        part = slice(first, first + VALUES_AT_ONCE)
+        walked[part] = _walk_part(network, values[part].astype(np.uint64), n, half_bits, round_keys)
+    return walked
+
+
+def _walk_part(
+    network: Network, values: NDArray[np.uint64], n: int, half_bits: int, round_keys: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    result = network(values, half_bits, round_keys)
     outside = result >= np.uint64(n)
     while outside.any():
         result[outside] = network(result[outside], half_bits, round_keys)
         outside = result >= np.uint64(n)
-    return result.astype(np.int64)
+    return result
 
 
 def _feistel(values: NDArray[np.uint64], half_bits: int, round_keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
