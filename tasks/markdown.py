@@ -8,27 +8,22 @@ Never: lets such text become a link, a picture or an element of the page.
 import re
 
 from cpt_core.printable import printable
+from tasks.cells import Emphasis, Place
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[&<>]|[\\`*\[\]~|]|(?<!\w)_|_(?!\w)|^[#+=-]")
 """An underscore within a word, as in a reason code, means nothing in markdown."""
 
 
-class Markdown(str):
-    """Text that is markdown already: what is in it from the data is escaped."""
-
-    __slots__ = ()
-
-
-def escaped(text: str) -> Markdown:
-    """Any text as markdown that shows it; markdown stays as it is."""
-    if isinstance(text, Markdown):
-        return text
-    return Markdown(_SPECIAL.sub(lambda found: _HTML.get(found[0], f"\\{found[0]}"), printable(text)))
+def escaped(cell: str) -> str:
+    """A cell as markdown that shows it."""
+    if isinstance(cell, Place):
+        return _copyable(cell)
+    text = _SPECIAL.sub(lambda found: _HTML.get(found[0], f"\\{found[0]}"), printable(cell))
+    return f"**{text}**" if isinstance(cell, Emphasis) else text
 
 
-def copyable(uri: str) -> Markdown:
-    """A path or URI as text to copy. No link: a browser opens no file, and no s3://, from a page of a server."""
+def _copyable(uri: str) -> str:
     fence = "``" if "`" in uri else "`"
     text = printable(uri).replace("|", "\\|")
-    return Markdown(f"{fence}{text}{fence}")
+    return f"{fence}{text}{fence}"

@@ -1,7 +1,7 @@
 """What a stage has done, as the rows of a table for people.
 
 In: artifacts, the manifest, failures.
-Out: rows; cells are text with units in the column's name, ``Markdown`` where they are to look like more than text.
+Out: rows; cells are text, some of a kind of their own (``tasks.cells``), with units in the column's name.
 Promise: every source stands in it, with a last row for all where they can be added up.
 Never: knows Prefect, or holds text of a document.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from cpt_core.artifacts import Artifact
 from cpt_core.manifest import Manifest, Shard
 from cpt_core.tokenization import quarantined_by_reason
-from tasks.markdown import Markdown, copyable
+from tasks.cells import Emphasis, Place
 from tasks.prepared import Prepared
 from tasks.stage_lines import counted
 from tasks.trained import Trained
@@ -118,10 +118,10 @@ def outputs(prepared: Prepared, trained: Trained | None) -> list[Row]:
         run_folder = model.rpartition("/")[0]
         losses = [found for found in (trained.base_losses, trained.trained_losses) if found is not None]
         rows = [
-            {"stage": "training", "what": "model, a transformers folder", "where": copyable(model)},
-            {"stage": "training", "what": "last checkpoint", "where": copyable(trained.model.counts["checkpoint_uri"])},
-            {"stage": "training", "what": "metrics of each step", "where": copyable(f"{run_folder}/metrics.jsonl")},
-            {"stage": "training", "what": "logs of the processes", "where": copyable(f"{run_folder}/attempts")},
+            {"stage": "training", "what": "model, a transformers folder", "where": Place(model)},
+            {"stage": "training", "what": "last checkpoint", "where": Place(trained.model.counts["checkpoint_uri"])},
+            {"stage": "training", "what": "metrics of each step", "where": Place(f"{run_folder}/metrics.jsonl")},
+            {"stage": "training", "what": "logs of the processes", "where": Place(f"{run_folder}/attempts")},
             *_artifacts("training", [trained.model]),
             *_artifacts("evaluation", losses),
             *rows,
@@ -132,10 +132,10 @@ def outputs(prepared: Prepared, trained: Trained | None) -> list[Row]:
 def _artifacts(stage: str, artifacts: list[Artifact]) -> Iterator[Row]:
     for artifact in artifacts[:MAX_OUTPUTS_OF_STAGE]:
         what = f"{artifact.name}{', cached' if artifact.is_cached else ''}"
-        yield {"stage": stage, "what": what, "where": copyable(artifact.uri)}
+        yield {"stage": stage, "what": what, "where": Place(artifact.uri)}
     if rest := artifacts[MAX_OUTPUTS_OF_STAGE:]:
         folder = rest[0].uri.rpartition("/")[0]
-        yield {"stage": stage, "what": f"{len(rest):,} more", "where": copyable(folder)}
+        yield {"stage": stage, "what": f"{len(rest):,} more", "where": Place(folder)}
 
 
 def _by_source(shards: Iterable[Shard]) -> list[tuple[str, list[Shard]]]:
@@ -144,7 +144,7 @@ def _by_source(shards: Iterable[Shard]) -> list[tuple[str, list[Shard]]]:
     for shard in shards:
         by_source.setdefault(shard.source, []).append(shard)
     everything = [shard for found in by_source.values() for shard in found]
-    return [*by_source.items(), *([(Markdown("**all**"), everything)] if len(by_source) > 1 else [])]
+    return [*by_source.items(), *([(Emphasis("all"), everything)] if len(by_source) > 1 else [])]
 
 
 def _tokenized(source: str, shards: list[Shard], tokens: dict[str, Artifact], failures: dict[str, str]) -> Row:

@@ -1,5 +1,6 @@
-"""Commands that only look: ``plan``, ``inspect``, ``trace``."""
+"""Commands that only look: ``plan``, ``inspect``, ``trace``, ``report``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command()(plan)
     app.command()(inspect)
     app.command()(trace)
+    app.command()(report)
 
 
 def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -63,3 +65,23 @@ def trace(
         print_json(traced) if as_json else print(describe_document(traced, with_steps=loaded.training is not None))
     else:
         raise ConfigError("cpt trace: expected exactly one of --step N and --document SOURCE:FILE:LINE")
+
+
+def report(
+    config: ConfigPath,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Default: NAME-report.html here")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page: documents, rows, training, losses, and where everything lies. Opens without a server."""
+    from tasks.report import write_report
+
+    want_json(as_json)
+    loaded = load_config(config, overrides)
+    file = to or Path(f"{loaded.name}-report.html")
+    plan = write_report(loaded, file)
+    left = len(plan.to_do())
+    if as_json:
+        print_json({"report": str(file), "artifacts_missing": left})
+    else:
+        print(f"{file}{f': {left:,} artifacts are not in the store yet' if left else ''}")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tasks.markdown import Markdown, copyable, escaped
+from tasks.cells import Emphasis, Place
+from tasks.markdown import escaped
 
 
 @pytest.mark.parametrize(
@@ -14,15 +15,15 @@ from tasks.markdown import Markdown, copyable, escaped
         ("_a_ a_b C:\\d", r"\_a\_ a_b C:\\d"),
         ("# head", r"\# head"),
         ("a\n# b", r"a\\n# b"),
-        (Markdown("**all**"), "**all**"),
+        (Emphasis("all *"), r"**all \***"),
     ],
 )
 def test_nothing_in_a_text_means_anything_in_markdown(text, markdown):
-    """Not even a line end; what is markdown already stays so."""
+    """Not even a line end."""
     assert escaped(text) == markdown
 
 
 def test_a_place_is_shown_to_be_copied():
     """Whatever characters the path has; no link, which a browser would not follow."""
-    assert copyable("/store/a ](x)<b>") == "`/store/a ](x)<b>`"
-    assert copyable("s3://bucket/a`b|c") == r"``s3://bucket/a`b\|c``"
+    assert escaped(Place("/store/a ](x)<b>")) == "`/store/a ](x)<b>`"
+    assert escaped(Place("s3://bucket/a`b|c")) == r"``s3://bucket/a`b\|c``"
