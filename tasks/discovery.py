@@ -10,7 +10,7 @@ from cpt_core.storage import Store
 from tasks.repeating import REPEATED
 from tasks.run_page import show_table
 from tasks.shards import find_shards
-from tasks.stage_lines import describe_repeated
+from tasks.stage_lines import counted, describe_repeated
 from tasks.tables import discovered_sources
 
 
@@ -28,7 +28,7 @@ def discover(config: PipelineConfig) -> Manifest:
     store.collect_garbage()
     manifest = find_shards(config, store)
     described = (
-        f"{manifest.files:,} files, {len(manifest.shards):,} shards, {manifest.size_bytes:,} bytes; "
+        f"{counted(manifest.files, 'file')}, {counted(len(manifest.shards), 'shard')}, {manifest.size_bytes:,} bytes; "
         f"{manifest.bytes_read:,} bytes read to identify them"
     )
     get_run_logger().info("%s", described)

@@ -24,7 +24,7 @@ def describe_repeated(repeated: list[dict[str, str]]) -> str:
     """Which input files have the content of another, in one line: all their documents count."""
     shown = ["{source} {file} is {first_source} {first_file}".format_map(each) for each in repeated[:FILES_SHOWN]]
     shown += [f"and {len(repeated) - FILES_SHOWN:,} more"] if len(repeated) > FILES_SHOWN else []
-    who = "1 input file repeats" if len(repeated) == 1 else f"{len(repeated):,} input files repeat"
+    who = f"{counted(len(repeated), 'input file')} {'repeats' if len(repeated) == 1 else 'repeat'}"
     whose = "its" if len(repeated) == 1 else "their"
     return printable(f"{who} the content of another, and {whose} documents count again: {'; '.join(shown)}")
 
@@ -35,25 +35,23 @@ def describe_tokens(tokens: list[Artifact]) -> str:
     documents, num_tokens = (sum(artifact.counts[name] for artifact in tokens) for name in ("documents_out", "tokens"))
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in quarantined_by_reason(tokens).items())
     return (
-        f"{len(tokens) - cached} shards computed, {cached} cached; {documents:,} documents, {num_tokens:,} tokens, "
+        f"{counted(len(tokens) - cached, 'shard')} computed, {cached:,} cached; {counted(documents, 'document')}, "
+        f"{counted(num_tokens, 'token')}, "
         f"quarantined: {reasons or 'none'}{describe_noticed(noticed(tokens), before='; ')}"
     )
 
 
 def describe_noticed(counts: dict[str, int], before: str = "") -> str:
     """What was no fault and is worth a look, after ``before``; nothing when there is nothing."""
-    shown = [
-        f"{counts[name]:,} {noun}{'' if counts[name] == 1 else 's'}{what}"
-        for name, (noun, what) in _NOTICED.items()
-        if name in counts
-    ]
+    shown = [f"{counted(counts[name], noun)}{what}" for name, (noun, what) in _NOTICED.items() if name in counts]
     return f"{before}noticed: {', '.join(shown)}" if shown else ""
 
 
 def describe_index(index: Artifact) -> str:
     """The stage in one line."""
     how = "cached" if index.is_cached else "computed"
-    return f"{how}; {index.counts['documents']:,} documents of {len(index.counts['sources'])} source splits"
+    documents = counted(index.counts["documents"], "document")
+    return f"{how}; {documents} of {counted(len(index.counts['sources']), 'source split')}"
 
 
 def describe_packed(packed: list[Artifact]) -> str:
@@ -63,7 +61,8 @@ def describe_packed(packed: list[Artifact]) -> str:
     row_len_tokens = packed[0].counts["row_len_tokens"] if packed else 0
     fraction = padding / (rows * row_len_tokens) if rows else 0.0
     return (
-        f"{len(packed) - cached} groups computed, {cached} cached; {rows:,} rows of {row_len_tokens:,} tokens, "
+        f"{counted(len(packed) - cached, 'group')} computed, {cached:,} cached; "
+        f"{counted(rows, 'row')} of {row_len_tokens:,} tokens, "
         f"padding {fraction:.2%}"
     )
 

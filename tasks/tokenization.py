@@ -29,7 +29,7 @@ from tasks.run_log import library_log_in_run
 from tasks.run_page import show_table
 from tasks.runners import cluster_runner, thread_runner
 from tasks.shards import find_shard, first_of_each_key, token_keys
-from tasks.stage_lines import describe_tokens
+from tasks.stage_lines import counted, describe_tokens
 from tasks.tables import failed_shards, tokenized_sources
 
 STAGE = "tokenization"
@@ -135,7 +135,9 @@ def _require_all(outcome: Outcome[Shard]) -> None:
 def _show(manifest: Manifest, tokens: dict[str, Artifact], failures: dict[str, str], config: PipelineConfig) -> None:
     described = f"Tokenization of {config.name}: {describe_tokens(list(tokens.values()))}"
     show_table("tokenization-table", tokenized_sources(manifest, tokens, failures), described)
-    show_table("failed-shards", failed_shards(failures), f"{len(failures)} shards failed. {how_to_retry('SHARD')}")
+    show_table(
+        "failed-shards", failed_shards(failures), f"{counted(len(failures), 'shard')} failed. {how_to_retry('SHARD')}"
+    )
 
 
 def _served(artifact: Artifact, *, is_copy: bool) -> Artifact:

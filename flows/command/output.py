@@ -100,16 +100,16 @@ def loss_lines(held_out_loss: dict[str, dict[str, float]]) -> list[str]:
 
 def print_plan(plan: "RunPlan") -> None:
     """Stages with their counts, then what would be computed and why."""
-    from tasks.stage_lines import describe_repeated
+    from tasks.stage_lines import counted, describe_repeated
 
     print(f"{'stage':<13}   cached  compute    waits")
     for stage in dict.fromkeys(unit.stage for unit in plan.units):
         statuses = [unit.status for unit in plan.units if unit.stage == stage]
         print(f"{stage:<13}", *(f"{statuses.count(status):8}" for status in ("cached", "compute", "waits")))
     about = "" if plan.tokens_are_exact else "about "
-    steps = f", {plan.steps:,} steps" if plan.steps is not None else ""
+    steps = f", {counted(plan.steps, 'step')}" if plan.steps is not None else ""
     about_rows = "" if plan.prepared else "about "
-    print(f"{about}{plan.tokens:,} tokens, {about_rows}{plan.rows:,} training rows{steps}")
+    print(f"{about}{plan.tokens:,} tokens, {about_rows}{counted(plan.rows, 'training row')}{steps}")
     print(plan.disk.line())
     if plan.gpu is not None:
         print(plan.gpu.line())

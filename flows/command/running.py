@@ -74,6 +74,7 @@ def train(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
 def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Tokenize one shard, such as gsm8k-train-00003, alone."""
     from tasks.alone import tokenize_one
+    from tasks.stage_lines import counted
 
     want_json(as_json)
     tokens = tokenize_one(load_config(config, overrides), shard)
@@ -81,7 +82,8 @@ def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_
         print_json({"shard": shard, "is_cached": tokens.is_cached, "uri": tokens.uri, **tokens.counts})
     else:
         how = "was in the store already" if tokens.is_cached else "computed"
-        print(f"{shard}: {how}; {tokens.counts['documents_out']:,} documents, {tokens.counts['tokens']:,} tokens")
+        documents = counted(tokens.counts["documents_out"], "document")
+        print(f"{shard}: {how}; {documents}, {counted(tokens.counts['tokens'], 'token')}")
         print(tokens.uri)
 
 

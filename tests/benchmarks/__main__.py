@@ -23,7 +23,7 @@ SUBJECTS: dict[str, Callable[[bool], Subject]] = {
     "training": training.subject,
 }
 """Name to maker; the maker is told whether the run is a quick one, and prepares what its contenders read."""
-REPEATS, QUICK_REPEATS = 5, 3
+QUICK_REPEATS = 3
 
 
 def main() -> None:
@@ -37,12 +37,12 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.subjects) - SUBJECTS.keys():
         parser.error(f"no subject {', '.join(sorted(unknown))}; there are {', '.join(SUBJECTS)}")
-    repeats = QUICK_REPEATS if options.quick else REPEATS
     folder = FOLDER if options.quick else REPOSITORY / "docs"
     failures = []
     for name in options.subjects or SUBJECTS:
         try:
-            subject, measurements = run(SUBJECTS[name](options.quick), repeats)
+            subject = SUBJECTS[name](options.quick)
+            measurements = run(subject, QUICK_REPEATS if options.quick else subject.repeats)
         except (RuntimeError, subprocess.CalledProcessError) as error:
             failures.append(f"{name}: {error}")
             continue
@@ -52,14 +52,14 @@ def main() -> None:
         sys.exit("\n".join(failures))
 
 
-def run(subject: Subject, repeats: int) -> tuple[Subject, list[Measurement]]:
+def run(subject: Subject, repeats: int) -> list[Measurement]:
     """All contenders of a subject, one after the other."""
     measurements = []
     for contender in subject.contenders:
         found = measure(contender, repeats)
         print(f"{subject.name}: {found.name}: {found.median:.3g} {subject.unit} {found.facts}", file=sys.stderr)
         measurements.append(found)
-    return subject, measurements
+    return measurements
 
 
 if __name__ == "__main__":

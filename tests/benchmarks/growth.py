@@ -26,6 +26,7 @@ def subject(quick: bool) -> Subject:
         unit="MB/s",
         contenders=[_prepare(size_mb, shard_size) for size_mb, shard_size in sizes],
         facts={"size_mb": "MB", "seconds": "seconds", "tokens": "tokens", "padding": "padding"},
+        repeats=3,
         notes=_NOTES.strip(),
     )
 

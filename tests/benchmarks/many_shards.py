@@ -40,8 +40,21 @@ def write_many_shards(folder: Path, shards: int) -> Path:
     return path
 
 
-def seconds_of_command(config: Path, home: Path) -> tuple[float, float]:
-    """Wall time of ``cpt prepare`` from the shell, and of the stages by the graph's own clock.
+def add_training(config: Path) -> None:
+    """One step of a tiny random model, in the same configuration."""
+    from transformers import LlamaConfig  # takes seconds, and few callers train
+
+    model = config.parent / "model"
+    LlamaConfig(
+        vocab_size=258, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    ).save_pretrained(model)
+    training = {"model": str(model), "max_steps": 1, "global_batch_rows": 1, "micro_batch_rows": 1, "zero_stage": 0}
+    training |= {"precision": "fp32", "device": "cpu", "launcher": {"kind": "local", "processes_per_node": 1}}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"training": training}))
+
+
+def seconds_of_command(config: Path, home: Path, command: str = "prepare") -> tuple[float, float]:
+    """Wall time of ``cpt prepare``, or another command, from the shell, and of the stages by the graph's own clock.
 
     Raises:
         subprocess.CalledProcessError: when it fails.
@@ -49,7 +62,7 @@ def seconds_of_command(config: Path, home: Path) -> tuple[float, float]:
     environment = os.environ | {"CPT_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     started = time.perf_counter()
     ran = subprocess.run(
-        [*_COMMAND, "prepare", str(config), "--json"], env=environment, check=True, stdout=subprocess.PIPE
+        [*_COMMAND, command, str(config), "--json"], env=environment, check=True, stdout=subprocess.PIPE
     )
     wall = time.perf_counter() - started
     return wall, sum(json.loads(ran.stdout)["seconds"].values())

@@ -55,6 +55,7 @@ class Subject:
         contenders: in order of the table.
         baseline: the contender that ratios refer to; None for a subject without peers.
         facts: fact to column heading.
+        repeats: of each contender in a whole measurement.
         notes: what a reader must know.
     """
 
@@ -64,6 +65,7 @@ class Subject:
     contenders: list[Contender]
     baseline: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    repeats: int = 5
     notes: str = ""
 
 

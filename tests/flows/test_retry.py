@@ -206,7 +206,7 @@ def test_cpt_retry_shard_computes_only_the_named_shard(served, until, tmp_path):
     broken = retry("a-00001")
     assert (broken.returncode, "truncated or corrupt" in broken.stderr) == (1, True)
     served.mend_shard()
-    assert retry("a-00001").stdout.splitlines()[0] == "a-00001: computed; 1 documents, 17 tokens"
+    assert retry("a-00001").stdout.splitlines()[0] == "a-00001: computed; 1 document, 17 tokens"
     assert retry("a-00001").stdout.splitlines()[0].startswith("a-00001: was in the store already")
     unknown = retry("a-00009")
     assert unknown.returncode == 2

@@ -97,7 +97,7 @@ def test_the_plan_prints_one_line_for_each(tmp_path, make_config, capsys):
     config = make_config(training={"model": str(model), "peak_tflops": 1e-6})
     print_plan(plan_run(config, with_training=True))
     totals, disk, gpu, *_ = capsys.readouterr().out.splitlines()[5:]
-    assert totals == "about 9 tokens, about 1 training rows, 1 steps"
+    assert totals == "about 9 tokens, about 1 training row, 1 step"
     assert disk == "about 36 bytes on disk: 18 bytes token shards, 18 bytes packed shards; " + (
         "a guess for token and packed shards, 2 bytes a token"
     )

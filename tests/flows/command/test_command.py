@@ -61,7 +61,7 @@ def test_prepare_prints_exactly_one_json_object_and_then_is_done(cpt, tmp_path):
     assert json.loads(again.stdout)["shards_cached"] == 2
     assert again.stderr.splitlines() == [
         "tokenization  0 shards computed, 2 cached; 3 documents, 17 tokens, quarantined: none",
-        "indexing      cached; 3 documents of 1 source splits",
+        "indexing      cached; 3 documents of 1 source split",
         "packing       0 groups computed, 1 cached; 2 rows of 16 tokens, padding 46.88%",
         "every stage is in the store already: nothing to do",
     ]
