@@ -1,7 +1,7 @@
 """How far a stage is: told to the Prefect UI and to whoever listens in this process.
 
 In: counts from stages while they work.
-Out: a progress artifact (throttled) with the time left, calls of the listeners, one log line at the end.
+Out: a progress artifact (throttled) with the time left, calls of the listeners, log lines for remarks and the end.
 Never: document text, or an update for every document.
 """
 
@@ -31,6 +31,7 @@ class Progress:
         unit: such as ``shards``.
         detail: what has been done so far, in words.
         is_finished: the stage has ended; ``detail`` is its summary.
+        is_remark: ``detail`` is something to know about the stage, told once.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class Progress:
     unit: str
     detail: str
     is_finished: bool = False
+    is_remark: bool = False
 
 
 Listener = Callable[[Progress], None]
@@ -84,12 +86,20 @@ class StageProgress:
             percent, shown = self._moved(detail, None)
         self._update_if_due(percent, shown)
 
+    def remark(self, line: str) -> None:
+        """Something to know about the stage."""
+        self._tell(Progress(self._stage, self._done, self._total, self._unit, line, is_remark=True))
+        self._log(line)
+
     def finish(self, summary: str) -> None:
         """The stage has ended."""
         self._tell(Progress(self._stage, self._total, self._total, self._unit, summary, is_finished=True))
         self._update_artifact(100.0, summary)
+        self._log(summary)
+
+    def _log(self, line: str) -> None:
         if FlowRunContext.get() is not None:
-            get_run_logger().info("%s: %s", self._stage, summary)
+            get_run_logger().info("%s: %s", self._stage, line)
 
     def _moved(self, detail: str, fraction: float | None) -> tuple[float, str]:
         """Tell who listens; (percent, description) for the artifact."""

@@ -117,7 +117,7 @@ def _tokenize(
     shards: list[Shard], tokenizer: TextTokenizer, store: Store, config: PipelineConfig, progress: StageProgress
 ) -> Outcome[Shard]:
     workers = num_workers(config)
-    with computing_shards(shards, tokenizer, store, config, logger.info, progress.advance) as compute:
+    with computing_shards(shards, tokenizer, store, config, progress.remark, progress.advance) as compute:
         if config.orchestration.runner == "threads" or all(map(compute.has, shards)):
             with thread_runner(workers) as runner:
                 return run_in_batches(tokenize_batch, shards, _name, {"compute": compute}, runner, compute.has)

@@ -3,8 +3,9 @@
 In: a tokenizer; batches of documents.
 Out: ids of the documents that have some; the others as rejected lines.
 Promise: a text on which the engine breaks down is set aside alone, and the engine is built anew; a giant text is
-encoded in pieces, or set aside when there is no place to cut it, so that memory is bounded and time is linear; one
-document in a thousand is encoded a second time by the reference, and a difference fails the shard.
+encoded in pieces, or set aside when there is no place to cut it, so that memory is bounded and time is linear; about
+one document in a thousand of gigatoken's is encoded a second time by the reference, and a difference fails the shard.
+Which ones follows from content and line, so that it is the same on every machine and another choice in every shard.
 Never: lets one document take others with it.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cpt_core.errors import CptError, EngineMismatchError
 from cpt_core.permutation import mix64
@@ -24,19 +26,26 @@ from cpt_core.tokenization.pieces import PIECE_CHARACTERS, cut_text, longest_unb
 from cpt_core.tokenization.tokenizer import TextTokenizer, forget_engines
 
 SAMPLED_DOCUMENTS = 1000
-"""One document in so many is encoded by both engines."""
+"""About one document in so many is encoded by both engines."""
 SAMPLED_CHARACTERS = 1 << 16
-"""How much of it, so that one giant document does not take the time of all."""
+"""How much of it, so that one giant document does not take the time of all: a window of this length, anywhere in it."""
 _BROKEN = -1
 """Length of a text on which the engine broke down."""
 
 
 class DocumentEncoder:
-    """Encodes the documents of one shard."""
+    """Encodes the documents of one shard.
 
-    def __init__(self, tokenizer: TextTokenizer, max_unbroken_characters: int) -> None:
+    Args:
+        tokenizer: with its engine chosen.
+        max_unbroken_characters: a text with more than these in one piece is set aside.
+        seed: of the choice of the documents that both engines encode; 64 bits that belong to the shard's content.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, max_unbroken_characters: int, seed: int) -> None:
         self._tokenizer = tokenizer
         self._max_unbroken_characters = max_unbroken_characters
+        self._seed = seed
 
     def encode(self, batch: DocumentBatch) -> tuple[EncodedTexts, DocumentBatch]:
         """Ids with BOS and EOS, and the batch without the documents that have none.
@@ -49,7 +58,7 @@ class DocumentEncoder:
         if not batch.texts:
             return EncodedTexts(np.empty(0, np.int32), np.empty(0, np.int64)), batch
         bare, broken = self._encode(batch.texts)
-        self._compare(batch)
+        self._compare(batch, broken)
         faults = {position: Fault("tokenizer_panic", "the tokenizer broke down on this text") for position in broken}
         for position in np.flatnonzero(bare.lengths == 0).tolist():
             faults.setdefault(position, Fault("zero_tokens", "the text has no tokens"))
@@ -109,19 +118,37 @@ class DocumentEncoder:
         _require_breakdown(error)
         forget_engines()
 
-    def _compare(self, batch: DocumentBatch) -> None:
+    def _compare(self, batch: DocumentBatch, broken: list[int]) -> None:
         if self._tokenizer.backend != GIGATOKEN:
             return
-        sampled = np.flatnonzero(mix64(batch.lines.astype(np.uint64)) % np.uint64(SAMPLED_DOCUMENTS) == 0)
-        if not len(sampled):
+        sampled = [(position, drawn) for position, drawn in sample(batch.lines, self._seed) if position not in broken]
+        if not sampled:
             return
         reference = replace(self._tokenizer, backend=HUGGINGFACE).engine()
-        texts = [batch.texts[position][:SAMPLED_CHARACTERS] for position in sampled.tolist()]
+        texts = [window(batch.texts[position], drawn) for position, drawn in sampled]
         if (text := first_difference(reference, self._tokenizer.engine(), texts)) is not None:
             raise EngineMismatchError(
-                f"gigatoken and tokenizers give other ids for line {batch.lines[sampled[texts.index(text)]]}; "
+                f"gigatoken and tokenizers give other ids for line {batch.lines[sampled[texts.index(text)][0]]}; "
                 "gigatoken is not used for this tokenizer from now on: run again"
             )
+
+
+def sample(lines: NDArray[np.int64], seed: int) -> list[tuple[int, int]]:
+    """Positions of the documents that both engines encode, each with a large number drawn for it.
+
+    Args:
+        lines: int64[documents], their numbers in the file.
+        seed: another one in every shard: else files that are shorter than the first line chosen would have none.
+    """
+    drawn = mix64(lines.astype(np.uint64) ^ np.uint64(seed))
+    positions = np.flatnonzero(drawn % np.uint64(SAMPLED_DOCUMENTS) == 0).tolist()
+    return [(position, int(drawn[position]) // SAMPLED_DOCUMENTS) for position in positions]
+
+
+def window(text: str, drawn: int) -> str:
+    """SAMPLED_CHARACTERS of a text, from a place that follows from a large number."""
+    first = drawn % max(1, len(text) - SAMPLED_CHARACTERS + 1)
+    return text[first : first + SAMPLED_CHARACTERS]
 
 
 def _is_giant(text: str) -> bool:

@@ -2,8 +2,8 @@
 
 In: the content of tokenizer.json.
 Out: a verdict: trusted or not, and why.
-Promise: trusted only when its components are known ones and every probe gives equal ids: texts made to be hard, and
-every Unicode scalar value, alone and between letters.
+Promise: trusted only when its components are known ones and every probe gives equal ids: texts made to be hard, its
+added tokens, and every Unicode scalar value, alone and between letters. A damaged memory of a verdict is none.
 Never: guesses from the name of a tokenizer.
 """
 
@@ -17,17 +17,17 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cpt_core.fingerprint import fingerprint
+from cpt_core.fingerprint import fingerprint, sealed_json, unsealed_json
 from cpt_core.storage import Store
-from cpt_core.tokenization.engine import Engine, GigatokenEngine, HuggingfaceEngine
+from cpt_core.tokenization.components import added_token_texts, unknown_component
+from cpt_core.tokenization.engine import EncodedTexts, Engine, GigatokenEngine, HuggingfaceEngine
 
 PARITY_FOLDER = "parity"
-GATE_VERSION = 1
-_BATCH_TEXTS = 5_000
-_MODELS = {"BPE", None}
-_NORMALIZERS = {"Prepend", "Replace", "NFC", "Sequence"}
-_PRE_TOKENIZERS = {"ByteLevel", "Split", "Metaspace", "Digits", "Sequence"}
+GATE_VERSION = 2
+"""To be raised when more is probed, or other components are known."""
+BATCH_TEXTS = 5_000
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ def check_parity(
         parts: so many make a check together.
         on_progress: called now and then with the number of probes that were equal.
     """
-    if (unknown := unknown_component(json.loads(tokenizer_json))) is not None:
+    settings = json.loads(tokenizer_json)
+    if (unknown := unknown_component(settings)) is not None:
         return Verdict(False, f"{unknown} is not among the components that it is trusted with")
     reference = HuggingfaceEngine(tokenizer_json)
     try:
         candidate = GigatokenEngine(tokenizer_json)
-        for number, texts in enumerate(_batches(part, parts)):
-            on_progress(number * _BATCH_TEXTS)
+        for number, texts in enumerate(_batches(settings, part, parts)):
+            on_progress(number * BATCH_TEXTS)
             if (text := first_difference(reference, candidate, texts)) is not None:
                 return Verdict(False, f"it gives other ids for the text {text[:20]!a}")
     except BaseException as error:  # a panic of the library is no Exception
@@ -71,9 +72,9 @@ def check_parity(
 
 
 def recall_verdict(store: Store, tokenizer_json_sha256: str) -> Verdict | None:
-    """The verdict that the store remembers for this tokenizer and these library versions."""
+    """The verdict that the store remembers for this tokenizer and these library versions; a damaged one is none."""
     try:
-        return Verdict(**json.loads(store.read_bytes(_name(tokenizer_json_sha256)))["verdict"])
+        return Verdict(**unsealed_json(store.read_bytes(_name(tokenizer_json_sha256)))["verdict"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -81,7 +82,7 @@ def recall_verdict(store: Store, tokenizer_json_sha256: str) -> Verdict | None:
 def remember_verdict(store: Store, tokenizer_json_sha256: str, verdict: Verdict) -> None:
     """Keep a verdict; a later one replaces it."""
     content = {"tokenizer_json_sha256": tokenizer_json_sha256, **_versions(), "verdict": asdict(verdict)}
-    store.replace(_name(tokenizer_json_sha256), json.dumps(content, indent=1).encode())
+    store.replace(_name(tokenizer_json_sha256), sealed_json(content))
 
 
 def first_difference(reference: Engine, candidate: Engine, texts: list[str]) -> str | None:
@@ -89,42 +90,19 @@ def first_difference(reference: Engine, candidate: Engine, texts: list[str]) -> 
     right, other = reference.encode(texts), candidate.encode(texts)
     if np.array_equal(right.lengths, other.lengths) and np.array_equal(right.ids, other.ids):
         return None
-    return next(text for text in texts if not _same_ids(reference, candidate, text))
+    pairs = zip(_each(right), _each(other), strict=True)
+    return next(text for text, pair in zip(texts, pairs, strict=True) if not np.array_equal(*pair))
 
 
-def unknown_component(settings: dict[str, Any]) -> str | None:
-    """The first part of a tokenizer that is not on the list, or None."""
-    model = settings["model"]
-    if model.get("type") not in _MODELS:
-        return f"the model {model.get('type')}"
-    if model.get("dropout"):
-        return "dropout"
-    for kind, known in (("normalizer", _NORMALIZERS), ("pre_tokenizer", _PRE_TOKENIZERS)):
-        for component in components(settings, kind):
-            if component["type"] not in known:
-                return f"the {kind} {component['type']}"
-    return None
+def _each(encoded: EncodedTexts) -> list[NDArray[np.int32]]:
+    """The ids of each text."""
+    return np.split(encoded.ids, np.cumsum(encoded.lengths)[:-1])
 
 
-def components(settings: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The normalizer or the pre_tokenizer of a tokenizer, and those that it is made of."""
-    return _flattened(settings.get(kind), {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}[kind])
-
-
-def _same_ids(reference: Engine, candidate: Engine, text: str) -> bool:
-    return np.array_equal(reference.encode([text]).ids, candidate.encode([text]).ids)
-
-
-def _flattened(component: dict[str, Any] | None, members: str) -> list[dict[str, Any]]:
-    if component is None:
-        return []
-    return [component, *(part for member in component.get(members, []) for part in _flattened(member, members))]
-
-
-def _batches(part: int, parts: int) -> Iterator[list[str]]:
+def _batches(settings: dict[str, Any], part: int, parts: int) -> Iterator[list[str]]:
     """The probes of one part; the first one has the hard texts."""
     if part == 0:
-        yield golden_texts()
+        yield golden_texts() + added_token_texts(settings)
     for scalars in scalar_batches(part, parts):
         yield scalars
         yield [f"a{scalar}b" for scalar in scalars]
@@ -132,8 +110,8 @@ def _batches(part: int, parts: int) -> Iterator[list[str]]:
 
 def scalar_batches(part: int, parts: int) -> Iterator[list[str]]:
     """Unicode scalar values: those of one part, batch by batch."""
-    for first in range(part * _BATCH_TEXTS, 0x110000, parts * _BATCH_TEXTS):
-        codes = range(first, min(first + _BATCH_TEXTS, 0x110000))
+    for first in range(part * BATCH_TEXTS, 0x110000, parts * BATCH_TEXTS):
+        codes = range(first, min(first + BATCH_TEXTS, 0x110000))
         if batch := [chr(code) for code in codes if not 0xD800 <= code <= 0xDFFF]:
             yield batch
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from cpt_core.tokenization.components import components
 from cpt_core.tokenization.engine import HuggingfaceEngine
-from cpt_core.tokenization.parity import components, golden_texts
+from cpt_core.tokenization.parity import golden_texts
 
 PIECE_CHARACTERS = 500_000
 """Aimed at; what is unbroken beyond that belongs to the piece, and decides about the document: part of its content."""
 _CUT = re.compile(r"[ \n](?<=[^\W\d_][ \n])(?=[^\W\d_])")
 _LOOKBEHIND = "(?<"
-_NORMALIZERS = {"NFC"}
-_PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Sequence"}
+_KNOWN = {"model": {"BPE"}, "normalizer": {"NFC"}, "pre_tokenizer": {"ByteLevel", "Split", "Digits"}}
 
 
 def cut_text(text: str) -> list[str]:
@@ -44,9 +44,7 @@ def may_be_cut(tokenizer_json: bytes) -> bool:
     """Whether this tokenizer gives the pieces of a text the ids of the whole."""
     settings = json.loads(tokenizer_json)
     is_known = (
-        settings["model"].get("type") in ("BPE", None)
-        and {part["type"] for part in components(settings, "normalizer")} <= _NORMALIZERS
-        and {part["type"] for part in components(settings, "pre_tokenizer")} <= _PRE_TOKENIZERS
+        all({part.get("type") for part in components(settings, kind)} <= known for kind, known in _KNOWN.items())
         and settings.get("pre_tokenizer") is not None
         and _LOOKBEHIND not in json.dumps(settings["pre_tokenizer"])
         and not any(map(_may_span_a_cut, settings.get("added_tokens") or []))

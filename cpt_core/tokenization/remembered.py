@@ -25,7 +25,7 @@ from cpt_core.tokenization.tokenizer import (
 )
 
 MEMORY_FOLDER = "tokenizer_memory"
-MEMORY_VERSION = 1
+MEMORY_VERSION = 2
 """To be raised when another tokenizer follows from the same files and options."""
 _REMEMBERED = ("bos_id", "eos_id", "pad_id", "num_ids", "identity")
 

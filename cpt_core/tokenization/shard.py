@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cpt_core.artifacts import Artifact, Draft, commit, find
+from cpt_core.artifacts import Artifact, Draft, commit, find, key_of
 from cpt_core.config import TokenizationConfig
 from cpt_core.errors import EngineMismatchError, InputError
 from cpt_core.manifest import Shard
+from cpt_core.permutation import seed_from
 from cpt_core.storage import Store
 from cpt_core.tokenization.documents import read_documents
 from cpt_core.tokenization.encoding import DocumentEncoder
@@ -107,7 +108,9 @@ def _compute(
     started = time.perf_counter()
     with store.staging(shard.size_bytes // INPUT_BYTES_PER_STORED_BYTE) as folder:
         writer = TokenShardWriter(folder, tokenizer.special_tokens)
-        encoder = DocumentEncoder(tokenizer, config.max_unbroken_characters)
+        key_parts = token_key_parts(shard, config, tokenizer)
+        seed = seed_from("encoded by both engines", key_of(key_parts))
+        encoder = DocumentEncoder(tokenizer, config.max_unbroken_characters, seed)
         size_bytes = 0
         for batch in read_documents(shard, config):
             encoded, kept = encoder.encode(batch)
@@ -116,7 +119,6 @@ def _compute(
             if on_progress:
                 on_progress(ShardProgress(*writer.progress, size_bytes))
         staged, logical, counts = writer.close()
-        key_parts = token_key_parts(shard, config, tokenizer)
         counts["tokenizer_backend"] = tokenizer.backend
         seconds = time.perf_counter() - started
         return commit(store, Draft(STAGE, shard.name, key_parts, staged, counts, seconds, logical))

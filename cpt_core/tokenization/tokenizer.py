@@ -26,15 +26,12 @@ from cpt_core.storage import Store
 from cpt_core.storage.filesystem import passes_by_itself, reason_of
 from cpt_core.tokenization.engine import HUGGINGFACE, EncodedTexts, Engine, HuggingfaceEngine, build_engine
 from cpt_core.tokenization.pieces import may_be_cut
+from cpt_core.tokenization.probe import PROBE
 
 if TYPE_CHECKING:  # a run that finds everything in the store needs none
     from tokenizers import Tokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
-_PROBE = (
-    "The quick brown fox.\r\n\tdef f(x):\n    return x ** 2  # naïve café ﬁ 12345 "
-    "日本語 한국어 العربية 🧑\u200d🔬 e\u0301 <|end_of_text|> <s> </s>\u00a0\u2028\x00"
-)
 
 
 @dataclass(frozen=True)
@@ -217,7 +214,7 @@ def _special_tokens(engine: "Tokenizer") -> tuple[str, ...]:
 def _identity(
     tokenizer_json: bytes, reference: HuggingfaceEngine, bos_id: int | None, eos_id: int | None
 ) -> dict[str, Any]:
-    bare = reference.encode([_PROBE])
+    bare = reference.encode([PROBE])
     probe = with_borders(bare.ids, bare.lengths, bos_id, eos_id)
     return {
         "tokenizer_json_sha256": hashlib.sha256(tokenizer_json).hexdigest(),

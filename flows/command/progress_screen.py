@@ -58,6 +58,8 @@ class Screen:
         with self._lock:
             if state.is_finished:
                 self._end(state)
+            elif state.is_remark:
+                self.stage(state.stage, state.detail)
             elif self._console.is_terminal:
                 self._move(state)
             elif state.detail and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:

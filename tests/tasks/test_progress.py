@@ -73,11 +73,13 @@ def test_listeners_hear_every_move_and_the_end(monkeypatch):
     monkeypatch.setattr(progress, "_listeners", [heard.append])
     stage = progress.StageProgress("tokenization", 2, "shards")
     stage.advance(0, "half of a shard", 0.25)
+    stage.remark("by another engine")
     stage.advance(1, "a shard", 0.5)
     stage.finish("2 shards computed")
-    assert [(state.done, state.detail, state.is_finished) for state in heard] == [
-        (0, "", False),
-        (0, "half of a shard", False),
-        (1, "a shard", False),
-        (2, "2 shards computed", True),
+    assert [(state.done, state.detail, state.is_remark, state.is_finished) for state in heard] == [
+        (0, "", False, False),
+        (0, "half of a shard", False, False),
+        (0, "by another engine", True, False),
+        (1, "a shard", False, False),
+        (2, "2 shards computed", False, True),
     ]

@@ -3,32 +3,24 @@
 import gzip
 import json
 import random
-import time
 from dataclasses import replace
 from pathlib import Path
 
+import gigatoken
 import numpy as np
 import pytest
 import zstandard
 from tokenizers import Tokenizer, normalizers
 
 from cpt_core.config import TokenizationConfig
-from cpt_core.errors import ConfigError, EngineMismatchError, InputChangedError
+from cpt_core.errors import EngineMismatchError, InputChangedError
+from cpt_core.permutation import mix64
 from cpt_core.storage import Store
 from cpt_core.tokenization import choose_backend, load_tokenizer, tokenize_shard
 from cpt_core.tokenization import tokenizer as tokenizer_module
-from cpt_core.tokenization.backend import check_in_processes
+from cpt_core.tokenization.encoding import sample, window
 from cpt_core.tokenization.engine import EncodedTexts, GigatokenEngine, HuggingfaceEngine
-from cpt_core.tokenization.parity import (
-    Verdict,
-    check_parity,
-    first_difference,
-    golden_texts,
-    recall_verdict,
-    remember_verdict,
-    scalar_batches,
-    unknown_component,
-)
+from cpt_core.tokenization.parity import first_difference
 from tests.benchmarks.materials import LLAMA, QWEN, tokenizer_folder
 from tests.conftest import SHARED, save_byte_tokenizer, write_jsonl
 from tests.cpt_core.tokenization.test_lines import shard_of
@@ -61,15 +53,19 @@ class FragileEngine:
         return EncodedTexts(ids, np.array([len(text) for text in kept], dtype=np.int64))
 
 
-def test_a_text_that_breaks_the_engine_is_set_aside_alone(tmp_path, store, tokenizer_folder, monkeypatch):
-    """A panic and a text without tokens are reasons of their lines; a new engine encodes the documents around them."""
+@pytest.mark.parametrize("backend", ["huggingface", "gigatoken"])
+def test_a_text_that_breaks_the_engine_is_set_aside_alone(tmp_path, store, tokenizer_folder, monkeypatch, backend):
+    """A panic and a text without tokens are reasons of their lines; a new engine encodes the documents around them,
+    and the second look at gigatoken's documents does not meet the panic again.
+    """
     path = write_jsonl(tmp_path / "f.jsonl", ["ab", "c!", "-", "d", "!"])
+    monkeypatch.setattr("cpt_core.tokenization.encoding.SAMPLED_DOCUMENTS", 1)
     monkeypatch.setattr(tokenizer_module, "build_engine", lambda backend, content: FragileEngine())
     tokenizer_module.forget_engines()
     tokens = tokenize_shard(
         shard_of(path, store),
         TokenizationConfig(tokenizer=str(tokenizer_folder)),
-        tokenizer=loaded(tokenizer_folder),
+        tokenizer=replace(loaded(tokenizer_folder), backend=backend),
         store=store,
     )
     tokenizer_module.forget_engines()
@@ -112,45 +108,31 @@ def test_a_tokenizer_that_changes_during_a_run_is_noticed(tmp_path):
         tokenizer.encode(["a"])
 
 
-def test_the_engines_agree_on_hard_texts():
-    """Both give the same ids for every probe text of the demo's tokenizer, special tokens in text included."""
+LONG = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * LONG, "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=LONG)), "\u0301" * LONG, " " * LONG],
+    ids=["one letter", "random letters", "one mark", "one space"],
+)
+def test_a_long_document_without_a_word_has_the_same_ids_from_both_engines(text):
+    """An engine that is quadratic in the length of a word would not come to its end."""
     content = (DEMO_TOKENIZER / "tokenizer.json").read_bytes()
-    assert first_difference(HuggingfaceEngine(content), GigatokenEngine(content), golden_texts()) is None
-
-
-@pytest.mark.parametrize("engine", [HuggingfaceEngine, GigatokenEngine])
-def test_a_long_document_without_white_space_takes_time_in_proportion_to_its_length(engine):
-    """Eight times the letters take far less than the 64-fold time of an engine that is quadratic in them."""
-    encoder = engine((DEMO_TOKENIZER / "tokenizer.json").read_bytes())
-    letters = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=1 << 17))
-
-    def cpu_seconds(text: str) -> float:
-        started = time.process_time()
-        encoder.encode([text])
-        return time.process_time() - started
-
-    short = min(cpu_seconds(letters) for _ in range(3))
-    assert min(cpu_seconds(letters * 8) for _ in range(2)) < 24 * short
-
-
-def test_the_first_text_with_other_ids_is_found():
-    """A batch that differs is searched text by text."""
-
-    class Shouting(FragileEngine):
-        def encode(self, texts: list[str]) -> EncodedTexts:
-            return super().encode([text.upper() for text in texts])
-
-    assert first_difference(FragileEngine(), Shouting(), ["A", "B c", "d"]) == "B c"
-    assert first_difference(FragileEngine(), Shouting(), ["A", "B"]) is None
+    assert first_difference(HuggingfaceEngine(content), GigatokenEngine(content), [text]) is None
 
 
 def test_rebuilding_the_engine_changes_no_id(monkeypatch):
-    """The memory of gigatoken is given back now and then."""
-    content = (DEMO_TOKENIZER / "tokenizer.json").read_bytes()
-    whole = GigatokenEngine(content).encode(["ab cd"] * 3).ids.tolist()
+    """The memory of gigatoken is given back when the process has grown enough, and then alone."""
+    built = []
+    from_json = gigatoken.Tokenizer.from_json
+    monkeypatch.setattr(gigatoken.Tokenizer, "from_json", lambda content: built.append(1) or from_json(content))
+    engine = GigatokenEngine((DEMO_TOKENIZER / "tokenizer.json").read_bytes())
+    whole = [engine.encode(["ab cd"]).ids.tolist() for _ in range(3)]
+    assert len(built) == 1
     monkeypatch.setattr("cpt_core.tokenization.engine.REBUILD_AFTER_GROWTH_BYTES", -(10**12))
-    engine = GigatokenEngine(content)
-    assert [token for _ in range(3) for token in engine.encode(["ab cd"]).ids.tolist()] == whole
+    assert [engine.encode(["ab cd"]).ids.tolist() for _ in range(3)] == whole
+    assert len(built) == 4
 
 
 def test_texts_encoded_a_few_at_a_time_have_the_same_ids(monkeypatch):
@@ -165,108 +147,40 @@ def test_texts_encoded_a_few_at_a_time_have_the_same_ids(monkeypatch):
         assert found.ids.tolist() == whole.ids[: whole.lengths[: len(part)].sum()].tolist()
 
 
-def bpe(**parts: object) -> dict[str, object]:
-    """The settings of a tokenizer."""
-    return {"model": {"type": "BPE"}, "normalizer": None, "pre_tokenizer": None} | parts
+def test_about_one_document_in_a_thousand_is_encoded_by_both_engines():
+    """Over one file of many lines, and over as many files of one line."""
+    lines = np.arange(1, 20_001)
+    assert len(sample(lines, 1)) == 16
+    assert sum(len(sample(lines[:1], seed)) for seed in mix64(lines.astype(np.uint64)).tolist()) == 24
 
 
-@pytest.mark.parametrize(
-    ("settings", "unknown"),
-    [
-        (bpe(), None),
-        (bpe(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Split"}, {"type": "ByteLevel"}]}), None),
-        (bpe(model={"type": "Unigram"}), "the model Unigram"),
-        (bpe(model={"type": "BPE", "dropout": 0.1}), "dropout"),
-        (bpe(normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}]}), "the normalizer NFKC"),
-        (bpe(pre_tokenizer={"type": "BertPreTokenizer"}), "the pre_tokenizer BertPreTokenizer"),
-    ],
-)
-def test_only_known_components_are_trusted(settings, unknown):
-    """What was never compared is not compared for the first time on a user's corpus."""
-    assert unknown_component(settings) == unknown
+def test_which_documents_are_encoded_by_both_engines_follows_from_the_content(tmp_path, monkeypatch):
+    """Of files of one line some are chosen and some are not; of the same files elsewhere the same ones."""
+    chosen: dict[str, list[str]] = {"here": [], "there": []}
+    monkeypatch.setattr("cpt_core.tokenization.encoding.SAMPLED_DOCUMENTS", 2)
+    tokenizer = replace(loaded(DEMO_TOKENIZER), backend="gigatoken")
+    for place, seen in chosen.items():
+        monkeypatch.setattr(
+            "cpt_core.tokenization.encoding.first_difference", lambda one, other, texts, seen=seen: seen.extend(texts)
+        )
+        store = Store(str(tmp_path / place / "store"))
+        for number in range(12):
+            shard = shard_of(write_jsonl(tmp_path / place / f"{number}.jsonl", [f"text {number}"]), store)
+            tokenize_shard(shard, TokenizationConfig(tokenizer=str(DEMO_TOKENIZER)), tokenizer=tokenizer, store=store)
+    assert 0 < len(chosen["here"]) < 12
+    assert chosen["here"] == chosen["there"]
 
 
-def test_an_unknown_tokenizer_is_refused_without_a_comparison():
-    """The reason names the component."""
-    assert check_parity(json.dumps(bpe(model={"type": "WordPiece"})).encode()) == Verdict(
-        False, "the model WordPiece is not among the components that it is trusted with"
-    )
-
-
-def test_a_tokenizer_that_gigatoken_cannot_load_is_refused():
-    """Whatever it raises."""
-    settings = bpe(model={"type": "BPE", "vocab": {"a": 0}, "merges": []})
-    verdict = check_parity(json.dumps(settings).encode())
-    assert not verdict.is_trusted
-    assert verdict.reason.startswith("it cannot use this tokenizer: ")
-
-
-def test_every_unicode_scalar_value_is_a_probe_of_one_part():
-    """The parts share the work and leave nothing out."""
-    codes = [ord(scalar) for part in range(2) for batch in scalar_batches(part, 2) for scalar in batch]
-    assert sorted(codes) == [*range(0xD800), *range(0xE000, 0x110000)]
-
-
-def test_the_check_runs_in_processes_of_its_own():
-    """Its verdict comes back; here that of a tokenizer that holds one letter."""
-    settings = bpe(model={"type": "BPE", "vocab": {"a": 0}, "merges": []})
-    assert check_in_processes(json.dumps(settings).encode()) == check_parity(json.dumps(settings).encode())
-
-
-TRUSTED, REFUSED = Verdict(True, "same ids"), Verdict(False, "it gives other ids for the text 'x'")
-
-
-@pytest.mark.parametrize(
-    ("backend", "size_bytes", "verdict", "chosen", "reason"),
-    [
-        ("huggingface", 10**9, TRUSTED, "huggingface", "chosen by tokenization.backend"),
-        ("auto", 10**9, TRUSTED, "gigatoken", "same ids"),
-        ("auto", 10, TRUSTED, "gigatoken", "same ids"),
-        ("auto", 10, None, "huggingface", "the corpus is too small for the check of gigatoken to pay"),
-        ("auto", 10**9, REFUSED, "huggingface", "not gigatoken: it gives other ids for the text 'x'"),
-        ("gigatoken", 10, TRUSTED, "gigatoken", "same ids"),
-    ],
-)
-def test_gigatoken_encodes_only_where_it_was_shown_right(
-    store, tokenizer_folder, backend, size_bytes, verdict, chosen, reason
-):
-    """The choice follows the configuration, the remembered verdict and the size of the work."""
-    tokenizer = loaded(tokenizer_folder)
-    if verdict:
-        remember_verdict(store, tokenizer.identity["tokenizer_json_sha256"], verdict)
-    config = TokenizationConfig(tokenizer=str(tokenizer_folder), backend=backend)
-    made = choose_backend(tokenizer, config, size_bytes, store=store)
-    assert (made.backend, made.backend_reason) == (chosen, reason)
-    assert made.identity == tokenizer.identity
-
-
-def test_gigatoken_by_demand_is_an_error_where_it_is_wrong(store, tokenizer_folder):
-    """Nothing is encoded with ids that are not the tokenizer's."""
-    tokenizer = loaded(tokenizer_folder)
-    remember_verdict(store, tokenizer.identity["tokenizer_json_sha256"], REFUSED)
-    config = TokenizationConfig(tokenizer=str(tokenizer_folder), backend="gigatoken")
-    with pytest.raises(
-        ConfigError, match=r"gigatoken is refused for .*: it gives other ids for the text 'x'; use auto"
-    ):
-        choose_backend(tokenizer, config, 10, store=store)
-
-
-def test_the_check_runs_once_a_store(store, monkeypatch):
-    """Its verdict is remembered under the tokenizer and the library versions."""
-    tokenizer = loaded(DEMO_TOKENIZER)
-    config = TokenizationConfig(tokenizer=str(DEMO_TOKENIZER))
-    calls = []
-    monkeypatch.setattr(
-        "cpt_core.tokenization.backend.check_in_processes", lambda content: calls.append(content) or TRUSTED
-    )
-    for _ in range(2):
-        assert choose_backend(tokenizer, config, 64_000_000, store=store).backend == "gigatoken"
-    assert len(calls) == 1
-    assert recall_verdict(store, tokenizer.identity["tokenizer_json_sha256"]) == TRUSTED
+def test_of_a_giant_document_a_window_is_encoded_by_both_engines(monkeypatch):
+    """It may lie anywhere; a document that is no longer is taken whole."""
+    monkeypatch.setattr("cpt_core.tokenization.encoding.SAMPLED_CHARACTERS", 4)
+    assert [window("0123456", drawn) for drawn in (0, 1, 3, 4)] == ["0123", "1234", "3456", "0123"]
+    assert [window(text, 10**15) for text in ("", "012", "0123")] == ["", "012", "0123"]
 
 
 def test_an_engine_caught_differing_fails_the_shard_and_is_not_used_again(tmp_path, store, monkeypatch):
-    """One document in a thousand is encoded twice; a difference names the line and takes the trust away."""
+    """Of the documents that are encoded twice; a difference names the line and takes the trust away."""
+    monkeypatch.setattr("cpt_core.tokenization.encoding.SAMPLED_DOCUMENTS", 100)
     path = write_jsonl(tmp_path / "f.jsonl", [f"text {number}" for number in range(3000)])
     monkeypatch.setattr(GigatokenEngine, "encode", lambda self, texts: FragileEngine().encode(texts))
     tokenizer = replace(loaded(DEMO_TOKENIZER), backend="gigatoken")

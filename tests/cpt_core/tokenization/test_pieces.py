@@ -88,6 +88,36 @@ def test_a_tokenizer_to_which_a_cut_may_matter_is_given_whole_texts(content):
     assert not may_be_cut(content)
 
 
+@pytest.mark.parametrize(
+    ("text", "handed"),
+    [
+        ("ab cd ef gh", [["ab cd"], [" ef"], [" gh"]]),
+        ("ab cd ef gh" * 20, [["ab cd"], *[[" ef"], [" ghab"], [" cd"]] * 19, [" ef"], [" gh"]]),
+        ("a" * 12, [["a" * 12]]),
+        ("a" * 43, [["a" * 43]]),
+        ("a" * 44, []),
+        ("a", [["a"]]),
+    ],
+    ids=["words", "20 times the words", "one letter", "as many as allowed", "one more", "short"],
+)
+@pytest.mark.parametrize("engine", [HuggingfaceEngine, GigatokenEngine])
+def test_an_engine_is_handed_every_character_once_in_pieces_of_bounded_length(
+    tmp_path, store, small_pieces, monkeypatch, engine, text, handed
+):
+    """So its work is in proportion to the length of a text, if its work on one bounded piece is bounded."""
+    seen = []
+    encode = engine.encode
+    monkeypatch.setattr(engine, "encode", lambda self, texts: seen.append(texts) or encode(self, texts))
+    backend = "gigatoken" if engine is GigatokenEngine else "huggingface"
+    config = TokenizationConfig(tokenizer=str(DEMO_TOKENIZER), max_unbroken_characters=40)
+    tokenizer = replace(load_tokenizer(config), backend=backend)
+    assert tokenizer.may_be_cut()
+    seen.clear()
+    shard = shard_of(write_jsonl(tmp_path / "f.jsonl", [text]), store)
+    tokenize_shard(shard, config, tokenizer=tokenizer, store=store)
+    assert seen == handed
+
+
 @pytest.mark.parametrize("backend", ["huggingface", "gigatoken"])
 def test_a_giant_document_has_the_ids_of_the_whole_and_an_unbroken_one_is_set_aside(
     tmp_path, store, small_pieces, backend

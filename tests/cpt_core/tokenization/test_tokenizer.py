@@ -1,6 +1,9 @@
 """BOS and EOS exactly once, text as text."""
 
+import hashlib
 import json
+import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from cpt_core.config import TokenizationConfig
 from cpt_core.errors import ConfigError
 from cpt_core.tokenization import load_tokenizer
+from cpt_core.tokenization.probe import PROBE
 from cpt_core.tokenization.tokenizer import with_borders
 from tests.benchmarks.materials import LLAMA
 from tests.benchmarks.materials import tokenizer_folder as fetched_folder
@@ -62,6 +66,23 @@ def test_borders_are_put_in_by_array_arithmetic():
     tokenized = with_borders(np.array([5, 6, 7], dtype=np.int32), np.array([2, 0, 1]), 0, 1)
     assert tokenized.ids.tolist() == [0, 5, 6, 1, 0, 1, 0, 7, 1]
     assert tokenized.lengths.tolist() == [4, 2, 3]
+
+
+def test_the_identity_holds_the_ids_of_the_probe(tokenizer_folder):
+    """With BOS and EOS: a library that encodes any of its characters differently gives other keys."""
+    ids = np.array([0, *byte_ids(PROBE), 1], dtype="<i4")
+    assert load(tokenizer_folder).identity["probe_ids_sha256"] == hashlib.sha256(ids.tobytes()).hexdigest()
+
+
+def test_the_probe_has_what_tokenizers_disagree_about():
+    """Characters of every category that is assigned, and both forms of what a normalizer changes."""
+    categories = {unicodedata.category(character) for character in PROBE}
+    assert categories == {
+        *("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"),
+        *("Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Co", "Cn"),
+    }
+    assert all(unicodedata.normalize(form, PROBE) != PROBE for form in ("NFC", "NFD", "NFKC", "NFKD"))
+    assert len(PROBE) == 1984
 
 
 def test_the_identity_changes_with_the_file_and_with_the_tokens(tmp_path):
@@ -131,20 +152,22 @@ def test_a_hub_id_needs_a_revision_and_an_answering_hub(monkeypatch):
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the vectors are not at hand")
 @pytest.mark.parametrize("name", ["gpt2", "llama2", "mistral01"])
 @pytest.mark.parametrize("vectors", ["small", "mixed"])
-def test_published_vectors_are_reproduced(name, vectors):
-    """Ids of adversarial text equal the published ones."""
-    require_published_ids(SHARED / "tokenizers" / name, vectors, name)
+@pytest.mark.parametrize("backend", ["huggingface", "gigatoken"])
+def test_published_vectors_are_reproduced(name, vectors, backend):
+    """Ids of adversarial text equal the published ones, by either engine."""
+    require_published_ids(SHARED / "tokenizers" / name, vectors, name, backend)
 
 
 @pytest.mark.matrix
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the vectors are not at hand")
 @pytest.mark.parametrize("vectors", ["small", "mixed"])
-def test_published_vectors_are_reproduced_by_a_tokenizer_fetched_by_name(vectors):
+@pytest.mark.parametrize("backend", ["huggingface", "gigatoken"])
+def test_published_vectors_are_reproduced_by_a_tokenizer_fetched_by_name(vectors, backend):
     """Llama-3.2 has the vocabulary of Llama-3.1."""
-    require_published_ids(fetched_folder(LLAMA), vectors, "llama32")
+    require_published_ids(fetched_folder(LLAMA), vectors, "llama32", backend)
 
 
-def require_published_ids(folder, vectors, name):
+def require_published_ids(folder, vectors, name, backend):
     """Lines with special tokens in the text are left out: there the vectors hold special ids, which we refuse."""
     published = SHARED / "vectors"
     lines = (published / f"{vectors}_input.txt").read_bytes().decode().split("\n")[:-1]
@@ -154,7 +177,7 @@ def require_published_ids(folder, vectors, name):
         [int(token) for token in line.replace(",", " ").split()]
         for line in (published / f"{vectors}_tokens_{name}.txt").read_text().split("\n")[: len(lines)]
     ]
-    tokenized = load(folder, add_bos=False, add_eos=False).encode(lines)
+    tokenized = replace(load(folder, add_bos=False, add_eos=False), backend=backend).encode(lines)
     ends = np.cumsum(tokenized.lengths)
     found = [ids.tolist() for ids in np.split(tokenized.ids, ends[:-1])]
     plain = [i for i, line in enumerate(lines) if not any(token in line for token in SPECIAL)]

@@ -1,5 +1,6 @@
 """The command as a user meets it: exit codes, one JSON object, one line for a mistake."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cpt_core.storage import Store
+from cpt_core.tokenization.parity import Verdict, remember_verdict
 from tests.conftest import write_jsonl
 from tests.flows.homes import new_home
 
@@ -55,7 +58,10 @@ def test_prepare_prints_exactly_one_json_object_and_then_is_done(cpt, tmp_path):
     assert {name: summary[name] for name in expected} == expected
     assert sorted(summary["seconds"]) == ["discovery", "indexing", "packing", "tokenization"]
     assert [len(summary["artifacts"][name]) for name in ("tokens", "packed")] == [2, 1]
-    assert "tokenization  2 shards computed, 0 cached; 3 documents, 17 tokens" in first.stderr
+    assert (
+        "tokenization  tokenizer backend huggingface: the corpus is too small for the check of gigatoken to pay\n"
+        "tokenization  2 shards computed, 0 cached; 3 documents, 17 tokens, quarantined: none\n"
+    ) in first.stderr
 
     again = cpt("prepare", "config.yaml", "--json")
     assert json.loads(again.stdout)["shards_cached"] == 2
@@ -67,9 +73,20 @@ def test_prepare_prints_exactly_one_json_object_and_then_is_done(cpt, tmp_path):
     ]
 
 
-def test_prepare_prints_a_screen_for_people(cpt):
-    """The conservation law stands on it."""
+def test_prepare_prints_a_screen_for_people(cpt, tmp_path, tokenizer_folder):
+    """The conservation law stands on it, and above it why gigatoken did not encode; demanded, it is an error."""
+    digest = hashlib.sha256((tokenizer_folder / "tokenizer.json").read_bytes()).hexdigest()
+    remember_verdict(Store(str(tmp_path / "store")), digest, Verdict(False, "it gives other ids for the text 'x'"))
+    demanded = cpt("retry-shard", "config.yaml", "a-00000", "--set", "tokenization.backend=gigatoken")
+    assert (demanded.returncode, demanded.stderr) == (
+        2,
+        f"cpt: tokenization.backend: gigatoken is refused for {tokenizer_folder}/tokenizer.json: it gives other ids "
+        "for the text 'x'; use auto or huggingface\n",
+    )
     result = cpt("prepare", "config.yaml")
+    assert (
+        "tokenization  tokenizer backend huggingface: not gigatoken: it gives other ids for the text 'x'\n"
+    ) in result.stderr
     assert result.stdout.splitlines() == [
         "shards        2 (2 computed, 0 cached)",
         "documents     3 in = 3 out + 0 quarantined",
