@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 from transformers import LlamaConfig
 
 from cpt_core.config import PipelineConfig
-from flows.serving.api import answers, ask
+from flows.serving.api import answers
 from flows.serving.deployments import PREFECT_FILE, load_deployments, register
 from flows.serving.operation import up
 from flows.serving.overview import worker_is_online
@@ -212,7 +213,9 @@ class Site:
     def _serves(self) -> bool:
         state = read_state(self.home)
         assert state is not None
-        return answers(self.api_url) and worker_is_online(state)
+        with suppress(httpx.HTTPError):
+            return answers(self.api_url) and worker_is_online(state)
+        return False
 
     def _config(self, stage: str, folder: Path, workers: int) -> PipelineConfig:
         is_training = stage == "training"
@@ -226,6 +229,12 @@ class Site:
         }
         training = {"training": _training(self.folder / "model")} if is_training else {}
         return PipelineConfig.model_validate(common | training)
+
+
+def ask(api_url: str, path: str, question: dict[str, Any], method: str = "POST") -> Any:
+    """A question to the server, which may take its time while all the runs start."""
+    reply = httpx.request(method, f"{api_url}/{path}", json=question, timeout=120, trust_env=False)
+    return reply.raise_for_status().json()
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -15,14 +15,13 @@ import psutil
 import pytest
 
 from cpt_core.config import PipelineConfig
-from flows.serving.api import ask
 from flows.serving.operation import down
 from flows.serving.prefect_server import free_port
 from flows.serving.processes import marked_processes
 from flows.serving.state import read_state
 from flows.serving.supervisor import LOG_BYTES
 from tests.conftest import REPOSITORY, save_byte_tokenizer, write_jsonl
-from tests.flows.lanes import Until, process_of_run
+from tests.flows.lanes import Until, ask, process_of_run
 
 PAGE = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows.serving.api import ask
 from flows.serving.operation import down
 from flows.serving.overview import status
 from tests.flows.homes import new_home
-from tests.flows.lanes import UNITS, Lane, Site, Until, is_alive, process_of_run
+from tests.flows.lanes import UNITS, Lane, Site, Until, ask, is_alive, process_of_run
 
 pytestmark = pytest.mark.timeout(1500)
 
