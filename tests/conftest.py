@@ -94,7 +94,7 @@ def make_config(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Pipelin
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def until() -> Callable[[Callable[[], bool], float], None]:
     """Wait for something to become true, or fail."""
 

@@ -2,8 +2,8 @@
 
 In: the URL of the API.
 Out: automations, the same after any number of calls.
-Promise: a run that was killed together with its worker is Crashed within two minutes, and gives its slot back; one
-that had not begun, within five and a half.
+Promise: a run that was killed together with its worker is Crashed within two minutes, and gives its slot back. One
+that had not begun is seen by the supervisor, and where that is gone too, after five minutes by the rule here.
 Never: touches a run that shows signs of life, or one that waits for its turn.
 """
 
@@ -48,7 +48,7 @@ def _runs_that_never_started() -> dict[str, Any]:
     trigger = {
         "match": {"prefect.resource.id": "prefect.flow-run.*"},
         "match_related": {"prefect.resource.role": "work-pool", "prefect.resource.name": WORK_POOL},
-        "after": ["prefect.flow-run.Pending"],
+        "after": [f"prefect.flow-run.{event}" for event in ("Pending", "Submitting", "InfrastructurePending")],
         "within": _START_SECONDS,
     }
     message = f"The process did not report within {_START_SECONDS} s of its start. Retry starts it again."

@@ -17,6 +17,7 @@ import psutil
 from flows.serving.processes import marked_processes
 
 _FLOW_RUN = "PREFECT__FLOW_RUN_ID"
+_RUN = "flow run "
 _TRAINING = "cpt_core.launching"
 _SERVING = {"flows.serving.server_process": "server", "prefect worker start": "worker"}
 
@@ -36,6 +37,12 @@ def jobs_of(home: Path, *, is_supervised: bool) -> tuple[str, ...]:
     return tuple(_describe(job, started, group) for started, job, group in sorted(lines, key=lambda line: line[:2]))
 
 
+def runs_with_a_process(home: Path) -> set[str]:
+    """Ids of the flow runs that execute here, or are about to; what they have started does not count."""
+    jobs = {_job_of(process) for process in marked_processes(home)}
+    return {job.removeprefix(_RUN) for job in jobs if job and job.startswith(_RUN)}
+
+
 def _job_of(process: psutil.Process) -> str | None:
     """Which job a process belongs to; None for the supervisor, and for helpers of a job."""
     try:
@@ -47,7 +54,7 @@ def _job_of(process: psutil.Process) -> str | None:
     if any(word.startswith(_TRAINING) for word in command):
         return f"training {_folder_of(command)}"
     is_leader = run is not None and "prefect" in " ".join(command[1:4])
-    return f"flow run {run}" if is_leader else None
+    return f"{_RUN}{run}" if is_leader else None
 
 
 def _folder_of(command: list[str]) -> str:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -24,7 +25,7 @@ import httpx
 from flows.serving.address import Address
 from flows.serving.api import SERVER_AUTH_VARIABLE, answers
 from flows.serving.database import describe_database, named_database
-from flows.serving.dead_runs import WORK_POOL, crash_dead_runs
+from flows.serving.dead_runs import WORK_POOL, crash_dead_runs, crash_runs_that_never_start
 from flows.serving.environment import worker_environment
 from flows.serving.processes import ProcessId, marked_processes, stop_processes
 from flows.serving.state import ServingState, remove_state, write_state
@@ -37,6 +38,8 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _STABLE_SECONDS = 60.0
 _GRACE_SECONDS = 15.0
 _TICK_SECONDS = 0.2
+_LOOK_SECONDS = 5.0
+"""Longer than a process that a worker was just starting needs to be seen."""
 
 
 @dataclass
@@ -51,6 +54,9 @@ class Child:
     started: float = 0.0
     failures: int = 0
     next_start: float = 0.0
+    ended: datetime | None = None
+    """When it died last, until what it had claimed has been seen to."""
+    next_look: float = 0.0
 
     def is_alive(self) -> bool:
         """Whether it runs."""
@@ -72,6 +78,7 @@ class Child:
     def note_death(self) -> None:
         """Choose when to start it again: at once the first time, then later and later."""
         assert self.process is not None
+        self.ended, self.next_look = datetime.now(UTC), time.monotonic() + _LOOK_SECONDS
         lived = time.monotonic() - self.started
         self.failures = 1 if lived > _STABLE_SECONDS else self.failures + 1
         pause = 0.0 if self.failures == 1 else min(2.0 ** (self.failures - 1), _LONGEST_PAUSE_SECONDS)
@@ -129,12 +136,15 @@ def _children(home: Path, address: Address) -> tuple[Child, Child]:
 
 
 def _supervise(home: Path, state: ServingState, children: list[Child], *, until: Callable[[], bool]) -> None:
-    """Start again what died, and write down what runs."""
+    """Start again what died, see to what a worker leaves, and write down what runs; the first child is the server."""
+    _, *workers = children
     while True:
         changes = [_tend(child) for child in children]
         if any(changes):
             running = {child.name: child.identity() for child in children}
             write_state(home, replace(state, server=running["server"], worker=running.get("worker")))
+        for worker in workers:
+            _tend_claims(home, state.api_url, worker)
         rotate(home / "logs")
         if until():
             return
@@ -151,6 +161,18 @@ def _tend(child: Child) -> bool:
         return died
     child.start()
     return True
+
+
+def _tend_claims(home: Path, api_url: str, worker: Child) -> None:
+    """The next worker does not know what a dead one had claimed, so it cannot see that it never starts."""
+    if worker.ended is None or time.monotonic() < worker.next_look:
+        return
+    worker.next_look = time.monotonic() + _LOOK_SECONDS
+    try:
+        if not crash_runs_that_never_start(api_url, home, worker_ended=worker.ended):
+            worker.ended = None
+    except httpx.HTTPError:
+        pass  # the server is away as well: the next look comes
 
 
 def _stop_all(home: Path, address: Address, server: Child) -> None:

@@ -1,5 +1,10 @@
 """Who may use the server, and where it keeps its history: the options before anything is started."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from cpt_core.errors import ConfigError
@@ -8,6 +13,7 @@ from flows.serving.address import Address
 from flows.serving.database import describe_database, named_database, require_answer
 from flows.serving.environment import embedded_environment, serving_environment, worker_environment
 from flows.serving.prefect_server import free_port, port_is_free
+from flows.serving.processes import marked_processes
 
 URL = "postgresql+asyncpg://prefect:secret@db.example:5433/history"
 
@@ -35,6 +41,21 @@ def test_other_machines_need_a_password(host, auth, is_refused):
         )
     else:
         require_safe_address(host, auth)
+
+
+def test_the_command_refuses_other_machines_without_a_password(home, served_config, tmp_path):
+    """Exit code 2 and one line; nothing is started."""
+    config = tmp_path / "config.yaml"
+    config.write_text(served_config.model_dump_json(), encoding="utf-8")
+    command = [Path(sys.executable).parent / "cpt", "up", config, "--host", "0.0.0.0", "--port", str(free_port())]
+    refused = subprocess.run(command, env=os.environ | {"CPT_HOME": str(home)}, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout, refused.stderr) == (
+        2,
+        "",
+        "cpt: --host is 0.0.0.0, which other machines reach, and whoever reaches Prefect's server runs programs here;"
+        " expected --auth with it (user and password are then asked for), or no --host\n",
+    )
+    assert marked_processes(home) == []
 
 
 def test_an_address_of_another_machine_is_one_line():
