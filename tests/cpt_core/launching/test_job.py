@@ -134,6 +134,32 @@ def test_ranks_of_a_cluster_node(make_job: JobMaker) -> None:
     assert wait_for_job(job, launch(job, num_cores=1, environment=cluster)) == {"rank": 1, "world": "2"}
 
 
+SECRET = "hf_0123456789abcdef"
+LOOK_FOR_THE_SECRET = """
+    secret, lines = os.environ["HF_TOKEN"], []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_text())
+        except OSError:
+            pass  # it has ended
+    ours = [line for line in lines if "cpt_core.launching." in line and str(folder) in line]
+    report = {"characters": len(secret), "ours": len(ours) >= 2, "found": secret in str(lines)}
+    write_done(folder, job["attempt"], report)
+"""
+
+
+@pytest.mark.parametrize("kind", ["local", "env"])
+def test_a_secret_reaches_the_ranks_and_is_written_nowhere(make_job: JobMaker, kind: str) -> None:
+    """Ranks inherit it; no command line of any process has it, and no file of the job."""
+    job = make_job(LOOK_FOR_THE_SECRET, LauncherConfig(kind=kind))
+    cluster = {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+    handle = launch(job, num_cores=1, environment={**cluster, "HF_TOKEN": SECRET})
+    assert wait_for_job(job, handle) == {"characters": len(SECRET), "ours": True, "found": False}
+    files = [path for path in job.folder.rglob("*") if path.is_file()]
+    assert len(files) >= 6
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
 def test_nodes_of_a_cluster_end_together(make_job: JobMaker, tmp_path: Path) -> None:
     """A rank that dies on the second node ends the first node's part too, under its own name and with its own log."""
     launcher = LauncherConfig(kind="env", num_nodes=2, processes_per_node=1)

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from cpt_core.training.flops import ModelFlops
 from cpt_core.training.losses import install_loss
 from cpt_core.training.model import build_optimizer, load_model
 from cpt_core.training.recomputation import enable_checkpointing
+from tests.benchmarks.materials import liger_folder
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7, 8, 9, 2, 11, 12]])
@@ -79,6 +83,46 @@ def test_liger_is_refused_without_a_gpu(model_folder: Path) -> None:
     """In one line, before a model is trained."""
     with pytest.raises(ConfigError, match="liger-kernel and a CUDA device were not found together; install"):
         install_loss(_plain(model_folder), _config(cross_entropy="liger"), CPU)
+
+
+LIGER = """
+import sys, torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from cpt_core.errors import ConfigError
+from cpt_core.training.losses import install_loss
+from tests.cpt_core.training.test_speed import _config, _learn, _plain
+liger, cuda = _config(cross_entropy="liger"), torch.device("cuda")
+expected, expected_gradients, _ = _learn(_plain(sys.argv[1]))
+model = _plain(sys.argv[1])
+install_loss(model, liger, cuda)
+found, gradients, _ = _learn(model)
+assert abs(found - expected) < 1e-6, (found, expected)
+for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+    torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
+told = {"input_ids": torch.tensor([[5, 6]]), "use_cache": False}
+assert model(**told, labels=told["input_ids"]).logits is None
+assert model.eval()(**told).logits.shape == (1, 2, 64)
+try:
+    install_loss(AutoModelForCausalLM.from_config(AutoConfig.for_model("bloom", hidden_size=32, n_head=2)), liger, cuda)
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.matrix  # the kernels are fetched by their name
+def test_liger_is_the_standard_loss(model_folder: Path) -> None:
+    """Its kernels, interpreted on a CPU: loss and gradients, no logits in training, and one line for other models."""
+    paths = os.pathsep.join([str(liger_folder()), *filter(None, sys.path)])
+    ended = subprocess.run(
+        [sys.executable, "-c", LIGER, str(model_folder)],
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[-1] == (
+        "training.cross_entropy is liger, which does not know model type bloom; use chunked"
+    )
 
 
 def test_selective_checkpointing_recomputes_no_matrix_product(model_folder: Path) -> None:
