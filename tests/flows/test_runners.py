@@ -145,13 +145,13 @@ def test_a_worker_that_dies_costs_only_what_it_was_computing(prefect_api, tmp_pa
         config = make_config(name=f"loses-{cluster.runner}", orchestration=orchestration)
         run = start_prepare(tmp_path, config, environment | cluster.variables)
         try:
-            until(lambda: waiting_shards(prefect_api, config.name) == ["a-00001", "a-00003"], 60)
+            until(lambda: waiting_shards(prefect_api, config.name) == ["a-00001", "a-00003"], 180)
             so_far = "tokenization: 0 of 4 shards; 2 documents, 24 tokens, "
-            until(lambda: shown_progress(prefect_api).startswith(so_far), 20)
+            until(lambda: shown_progress(prefect_api).startswith(so_far), 60)
             cluster.kill_a_worker()
             for claim in claims:
                 Store(config.store_uri).forget(claim)
-            stdout, stderr = run.communicate(timeout=120)
+            stdout, stderr = run.communicate(timeout=240)
         finally:
             run.kill()
     assert run.returncode == 0, stderr
@@ -172,7 +172,7 @@ def test_a_run_that_is_killed_takes_its_cluster_with_it(prefect_api, tmp_path, m
     environment = os.environ | {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
     run = start_prepare(tmp_path, config, environment)
     try:
-        until(lambda: waiting_shards(prefect_api, config.name) == ["a-00000"], 60)
+        until(lambda: waiting_shards(prefect_api, config.name) == ["a-00000"], 180)
         programs = psutil.Process(run.pid).children(recursive=True)
     finally:
         run.kill()
