@@ -25,16 +25,28 @@ logger = logging.getLogger(__name__)
 
 FOLDER = ".claims"
 OWNERS = f"{FOLDER}/owners"
-BEAT_SECONDS = 10.0
+BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 180.0
 LOOK_SECONDS = 0.5
 
 
-class Claims:
-    """The claims of one run; a context that gives signs of life until it ends. May be used from several threads."""
+def said_by_owners(store: Store) -> Iterator[str]:
+    """What everyone has said with the last sign of life."""
+    for owner in store.files(OWNERS):
+        with suppress(FileNotFoundError):
+            yield store.read_bytes(f"{OWNERS}/{owner}").decode(errors="replace").partition(" ")[2]
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+
+class Claims:
+    """The claims of one run; a context that gives signs of life until it ends. May be used from several threads.
+
+    Args:
+        store: what is computed for.
+        words: what is said with each sign of life, in one line.
+    """
+
+    def __init__(self, store: Store, words: Callable[[], str] = str) -> None:
+        self._store, self._words = store, words
         self._owner = owner_tag()
         self._ended = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, name="cpt-claims", daemon=True)
@@ -130,7 +142,7 @@ class Claims:
 
     def _say(self, number: int) -> None:
         with suppress(StoreError):
-            self._store.replace(f"{OWNERS}/{self._owner}", str(number).encode())
+            self._store.replace(f"{OWNERS}/{self._owner}", f"{number} {self._words()}".encode())
 
     def _sweep(self) -> None:
         """Forget the claims and signs of processes of this machine that have ended."""

@@ -26,6 +26,7 @@ from cpt_core.tokenization import (
     tokenize_shard,
 )
 from cpt_core.workers import WorkerPool
+from tasks.reports import Heard, Report
 from tasks.throughput import Throughput
 
 PROCESSES_PAY_FROM_BYTES = 64_000_000
@@ -49,6 +50,7 @@ def computing_shards(
     config: PipelineConfig,
     tell: Tell,
     moved: Moved = lambda finished, line, fraction: None,
+    report: Report | None = None,
 ) -> Iterator["ShardComputer"]:
     """A function that computes any of these shards, in the ``with`` block.
 
@@ -59,6 +61,7 @@ def computing_shards(
         config: of the run.
         tell: told which engine was chosen, and why.
         moved: told how far the work is, often and from several threads.
+        report: on a worker, told how far each shard is; said with the signs of life.
     """
     options = config.tokenization
     found = {shard.name: find_tokens(shard, options, tokenizer=tokenizer, store=store) for shard in shards}
@@ -68,11 +71,11 @@ def computing_shards(
         tokenizer = choose_backend(tokenizer, options, size_bytes, store=store)
         tell(f"tokenizer backend {tokenizer.backend}: {tokenizer.backend_reason}")
     with (
-        Claims(store) as claims,
+        Claims(store, report.words if report else str) as claims,
         WorkerPool(num_workers(config), silence_seconds=config.orchestration.shard_timeout_seconds) as pool,
     ):
         used_pool = pool if size_bytes >= PROCESSES_PAY_FROM_BYTES else None
-        yield ShardComputer(found, options, tokenizer, store, claims, used_pool, Throughput(missing), moved)
+        yield ShardComputer(found, options, tokenizer, store, claims, used_pool, Throughput(missing), report, moved)
 
 
 class ShardComputer:
@@ -87,10 +90,11 @@ class ShardComputer:
         claims: Claims,
         pool: WorkerPool | None,
         seen: Throughput,
+        report: Report | None,
         moved: Moved,
     ) -> None:
         self._found, self._options, self._tokenizer, self._store = found, options, tokenizer, store
-        self._claims, self._pool, self._seen, self._moved = claims, pool, seen, moved
+        self._claims, self._pool, self._seen, self._report, self._moved = claims, pool, seen, report, moved
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -98,10 +102,19 @@ class ShardComputer:
         return self._tokenizer
 
     def arrived(self, shard: Shard, artifact: Artifact) -> None:
-        """It was computed elsewhere, or found there."""
-        if not artifact.is_cached:
-            self._seen.note(shard, ShardProgress(0, 0, shard.size_bytes))
-        self._finish(shard, artifact)
+        """It is in the store: computed here or elsewhere, or found."""
+        self._seen.finish(shard, artifact)
+        self._moved(1, self._seen.line(), self._seen.fraction())
+
+    def heard(self, news: Heard) -> None:
+        """So far are shards that are being computed elsewhere."""
+        for shard, progress in news:
+            self._seen.note(shard, progress)
+        self._moved(0, self._seen.line(), self._seen.fraction())
+
+    def key(self, shard: Shard) -> str:
+        """Of its token shard."""
+        return key_of(token_key_parts(shard, self._options, self._tokenizer))
 
     def has(self, shard: Shard) -> bool:
         """Whether the store had it at the start."""
@@ -111,22 +124,20 @@ class ShardComputer:
         """Its token shard."""
         artifact = self._found[shard.name]
         if artifact is None:
-            key = key_of(token_key_parts(shard, self._options, self._tokenizer))
+            key = self.key(shard)
             artifact = self._claims.compute_once(
-                key, shard.name, lambda: self._find(shard), lambda: self._tokenize(shard)
+                key, shard.name, lambda: self._find(shard), lambda: self._tokenize(shard, key)
             )
-        self._finish(shard, artifact)
+        self.arrived(shard, artifact)
         return artifact
-
-    def _finish(self, shard: Shard, artifact: Artifact) -> None:
-        self._seen.finish(shard, artifact)
-        self._moved(1, self._seen.line(), self._seen.fraction())
 
     def _find(self, shard: Shard) -> Artifact | None:
         return find_tokens(shard, self._options, tokenizer=self._tokenizer, store=self._store)
 
-    def _tokenize(self, shard: Shard) -> Artifact:
+    def _tokenize(self, shard: Shard, key: str) -> Artifact:
         def note(progress: ShardProgress) -> None:
+            if self._report:
+                self._report.note(key, progress)
             self._seen.note(shard, progress)
             self._moved(0, self._seen.line(), self._seen.fraction())
 

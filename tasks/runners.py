@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -65,16 +66,17 @@ def cluster_runner(config: OrchestrationConfig, workers: int) -> Iterator[TaskRu
         try:
             if config.runner_address:
                 _knock(config.runner_address)
-            with _signals_kept():
+            with _signals_kept(), warnings.catch_warnings(action="ignore"):
                 stack.enter_context(made)
                 if config.runner == "dask":
                     made.client  # noqa: B018  (it connects when it is first asked for)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # the last when Ray there is of another version
             if config.runner_address is None:
                 raise
+            token = " with the RAY_AUTH_MODE and RAY_AUTH_TOKEN that this command has" if config.runner == "ray" else ""
             raise ConfigError(
                 f"orchestration.runner_address: no {config.runner} cluster answers at {config.runner_address} "
-                f"({error}); start it first, or leave the key out for one on this machine"
+                f"({' '.join(str(error).split())}); start it first{token}, or leave the key out for one on this machine"
             ) from error
         yield made
 

@@ -23,19 +23,23 @@ class Throughput:
         self._total_bytes = sum(self._work_bytes.values())
         self._lock = threading.Lock()
         self._running: dict[str, ShardProgress] = {}
+        self._finished: set[str] = set()
         self._documents = self._tokens = self._text_bytes = self._done_bytes = 0
         self._started = time.monotonic()
 
     def note(self, shard: Shard, progress: ShardProgress) -> None:
-        """So far is a shard that is being computed."""
+        """So far is a shard that is being computed; late news of one that is in the store is no news."""
         with self._lock:
-            self._running[shard.name] = progress
+            if shard.name not in self._finished:
+                self._running[shard.name] = progress
 
     def finish(self, shard: Shard, tokens: Artifact) -> None:
         """A shard is in the store."""
         with self._lock:
+            self._finished.add(shard.name)
             seen = self._running.pop(shard.name, None)
-            self._text_bytes += seen.size_bytes if seen else 0
+            unseen_bytes = 0 if tokens.is_cached else shard.size_bytes  # computed elsewhere, too fast to be told of
+            self._text_bytes += seen.size_bytes if seen else unseen_bytes
             self._done_bytes += self._work_bytes.get(shard.name, 0)
             self._documents += tokens.counts["documents_out"]
             self._tokens += tokens.counts["tokens"]

@@ -25,6 +25,7 @@ from tasks.computing import ShardComputer, computing_shards, num_workers
 from tasks.progress import StageProgress
 from tasks.remedies import how_to_retry
 from tasks.repeating import REPEATED
+from tasks.reports import Report, following
 from tasks.run_log import library_log_in_run
 from tasks.run_page import show_table
 from tasks.runners import cluster_runner, thread_runner
@@ -58,9 +59,10 @@ def tokenize_on_worker(
 ) -> State[Any] | Outcome[Shard]:
     """The same on a machine that has nothing of this run but the store."""
     store = Store(config.store_uri, config.verify)
+    tokenizer = tokenizer_here(tokenizer, store)
     with (
         library_log_in_run(),
-        computing_shards(units, tokenizer_here(tokenizer, store), store, config, logger.debug) as compute,
+        computing_shards(units, tokenizer, store, config, logger.debug, report=Report()) as compute,
     ):
         return compute_units(units, _name, compute)
 
@@ -123,7 +125,8 @@ def _tokenize(
                 return run_in_batches(tokenize_batch, shards, _name, {"compute": compute}, runner, compute.has)
         remember_tokenizer(tokenizer, store)
         sent = {"tokenizer": compute.tokenizer, "config": config}
-        with cluster_runner(config.orchestration, workers) as runner:
+        missing = {compute.key(shard): shard for shard in shards if not compute.has(shard)}
+        with cluster_runner(config.orchestration, workers) as runner, following(store, missing, compute.heard):
             return run_in_batches(tokenize_on_worker, shards, _name, sent, runner, compute.has, compute.arrived)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cpt_core.config import PipelineConfig
+from cpt_core.config import OrchestrationConfig, PipelineConfig
 from flows.serving.operation import down, up
 from flows.serving.prefect_server import free_port
 from tests.browser import chromium, click, wait_for_text
@@ -175,6 +175,24 @@ def test_a_run_with_a_missing_shard_fails_by_name_and_flow_run_retry_computes_on
     }
     assert trained["loss"].startswith("data:image/svg+xml;base64,")
     assert trained["training"] == 100
+
+
+def test_on_a_dask_cluster_flow_run_retry_computes_only_the_failed_shard(served, until, tmp_path):
+    """Each attempt has a cluster of its own."""
+    served.break_shard()
+    changes = {"store_uri": str(tmp_path / "store"), "orchestration": OrchestrationConfig(runner="dask", workers=2)}
+    config = served.config.model_copy(update=changes).model_dump_json()
+    watched = served.prefect("deployment", "run", "cpt-prepare/data-only", "-p", f"config={config}", "--watch")
+    run = served.last_run()
+    assert (watched.returncode, run["state_type"]) == (1, "FAILED")
+    assert "a-00001: " in run["state"]["message"]
+    until(lambda: served.shard_states(run["id"]) == FIRST_ATTEMPT)
+
+    served.mend_shard()
+    assert served.prefect("flow-run", "retry", run["id"]).returncode == 0
+    until(lambda: served.state_type(run["id"]) == "COMPLETED", 300)
+    until(lambda: served.shard_states(run["id"]) == sorted([*FIRST_ATTEMPT, *RETRY]))
+    assert served.states(run["id"], "pack") == [("pack a-00000", "Completed")]
 
 
 def test_the_retry_button_of_the_ui_computes_only_the_failed_shard(served, until, tmp_path):

@@ -5,24 +5,26 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+from cpt_core.config import PipelineConfig
 from cpt_core.errors import ConfigError, ShardsFailedError
 from cpt_core.storage import Store
 from cpt_core.storage.owners import owner_tag
 from cpt_core.tokenization import recall_tokenizer
 from flows.prepare_corpus import prepare_corpus
 from flows.serving.api import ask
-from flows.serving.prefect_server import free_port
 from tasks.shards import find_shards, token_keys
 from tests.conftest import write_jsonl
+from tests.flows.clusters import dask_cluster, ray_cluster
 
 SHARDS = 6
 GOOD = gzip.compress(b'{"text": "the fifth file"}\n', mtime=0)
+
+WITH_TOKEN = "with the RAY_AUTH_MODE and RAY_AUTH_TOKEN that this command has"
 
 
 def digests(tmp_path, store: str) -> list[str]:
@@ -84,92 +86,121 @@ main()
 """
 
 
-@contextmanager
-def dask_cluster(folder: Path, environment: dict[str, str]) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and two workers without a nanny, as a user starts them; the address and the workers."""
-    programs: list[subprocess.Popen[bytes]] = []
-
-    def start(program: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", f"distributed.cli.dask_{program}", *arguments, "--no-dashboard"]
-        with (folder / f"{program}-{len(programs)}.log").open("wb") as log:
-            programs.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log))
-
-    address = f"tcp://127.0.0.1:{free_port()}"
-    try:
-        start("scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2])
-        for _ in range(2):
-            start("worker", address, "--nthreads", "1", "--no-nanny")
-        yield address, programs[1:]
-    finally:
-        for program in programs:
-            program.kill()
-            program.wait()
+def run_ids(api_url: str, name: str) -> list[str]:
+    """Of the runs of the configuration with this name."""
+    return [run["id"] for run in ask(api_url, "flow_runs/filter", {"flow_runs": {"tags": {"all_": [name]}}})]
 
 
-def waiting_shards(api_url: str) -> list[str]:
-    """Shards of the newest run whose workers have found them claimed by somebody else."""
-    (newest,) = ask(api_url, "flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})
-    lines = ask(api_url, "logs/filter", {"logs": {"flow_run_id": {"any_": [newest["id"]]}}, "limit": 200})
+def waiting_shards(api_url: str, name: str) -> list[str]:
+    """Shards that the workers of the configuration with this name have found claimed by somebody else."""
+    question = {"logs": {"flow_run_id": {"any_": run_ids(api_url, name)}}, "limit": 200}
+    lines = ask(api_url, "logs/filter", question)
     messages = [line["message"] for line in lines]
     return sorted(message.split()[0] for message in messages if "is being computed by another run" in message)
 
 
-def test_a_worker_that_dies_costs_only_what_it_was_computing(prefect_api, tmp_path, make_config, until):
-    """Each of two workers is in the middle of a batch when one is killed, and the cluster gives its batch up: it is
-    split and computed by the other worker.
-    """
-    for number in range(4):
-        write_jsonl(tmp_path / f"corpus/{number}.jsonl", [f"document {number}"])
-    config = make_config()
+def shown_progress(api_url: str) -> str:
+    """The newest stage's line in the UI."""
+    question = {"artifacts": {"key": {"any_": ["tokenization"]}}, "sort": "CREATED_DESC", "limit": 1}
+    return "".join(artifact["description"] for artifact in ask(api_url, "artifacts/filter", question))
+
+
+def start_prepare(folder: Path, config: PipelineConfig, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    """``cpt prepare --json`` with two task runs a stage."""
+    (folder / "config.json").write_text(config.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-c", RUN_OF_TWO_BATCHES, "prepare", "config.json", "--json"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def claim_shards(config: PipelineConfig, *positions: int) -> list[str]:
+    """As another run does that computes these shards: whoever comes to them waits until the claims are forgotten."""
     store = Store(config.store_uri)
     tokenizer = recall_tokenizer(config.tokenization, store)
     keys = token_keys(find_shards(config, store), config, tokenizer)
-    claims = [f".claims/{keys[first]}" for first in (0, 2)]
-    for claim in claims:  # as of another run that computes the first shard of each batch: the workers wait for it
+    claims = [f".claims/{keys[position]}" for position in positions]
+    for claim in claims:
         store.note(claim, owner_tag().encode())
-    environment = os.environ | {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
-    with dask_cluster(tmp_path, environment | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}) as cluster:
-        address, workers = cluster
-        orchestration = {"runner": "dask", "runner_address": address}
-        (tmp_path / "config.json").write_text(
-            make_config(orchestration=orchestration).model_dump_json(), encoding="utf-8"
-        )
-        command = [sys.executable, "-c", RUN_OF_TWO_BATCHES, "prepare", "config.json", "--json"]
-        run = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            until(lambda: waiting_shards(prefect_api) == ["a-00000", "a-00002"], 60)
-            workers[0].kill()
-            for claim in claims:
-                store.forget(claim)
-            stdout, stderr = run.communicate(timeout=120)
-        finally:
-            run.kill()
-    assert run.returncode == 0, stderr
-    assert json.loads(stdout)["shards_computed"] == 4
-    (newest,) = ask(prefect_api, "flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})
-    until(lambda: len(rows := tokenize_rows(prefect_api, newest["id"])) == 4 and "Running" not in rows.values(), 30)
-    states = sorted(tokenize_rows(prefect_api, newest["id"]).values())
-    assert states == ["Completed", "Completed", "Completed", "Crashed"]
+    return claims
 
 
 @pytest.mark.parametrize(
-    ("address", "reason"),
+    ("started", "ends"),
     [
-        ("tcp://127.0.0.1:9", "[Errno 111] Connection refused"),
-        ("the-cluster", "expected a host and a port"),
+        pytest.param(dask_cluster, ["Cached", "Completed", "Completed", "Crashed"], id="dask"),
+        pytest.param(ray_cluster, ["Completed", "Completed"], id="ray"),
     ],
 )
-def test_a_cluster_that_does_not_answer_is_one_line(prefect_api, tmp_path, make_config, address, reason):
+def test_a_worker_that_dies_costs_only_what_it_was_computing(prefect_api, tmp_path, make_config, until, started, ends):
+    """On a cluster that was there before, each of two workers has tokenized the first shard of its batch, which is
+    seen at once, and is at the second when one is killed. Dask gives the batch up: it is split and computed by the
+    other worker; Ray starts another process with it. Every file is the one that threads write.
+    """
+    for number in range(4):
+        write_jsonl(tmp_path / f"corpus/{number}.jsonl", [f"document {number}"])
+    claims = claim_shards(make_config(), 1, 3)
+    environment = os.environ | {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
+    with started(tmp_path, environment) as cluster:
+        orchestration = {"runner": cluster.runner, "runner_address": cluster.address}
+        config = make_config(name=f"loses-{cluster.runner}", orchestration=orchestration)
+        run = start_prepare(tmp_path, config, environment | cluster.variables)
+        try:
+            until(lambda: waiting_shards(prefect_api, config.name) == ["a-00001", "a-00003"], 180)
+            so_far = "tokenization: 0 of 4 shards; 2 documents, 24 tokens, "
+            until(lambda: shown_progress(prefect_api).startswith(so_far), 60)
+            cluster.kill_a_worker()
+            for claim in claims:
+                Store(config.store_uri).forget(claim)
+            stdout, stderr = run.communicate(timeout=240)
+        finally:
+            run.kill()
+    assert run.returncode == 0, stderr
+    assert json.loads(stdout)["shards_total"] == 4
+    (run_id,) = run_ids(prefect_api, config.name)
+    until(lambda: sorted(tokenize_rows(prefect_api, run_id).values()) == ends, 30)
+    threads = {"store_uri": str(tmp_path / "by-threads"), "orchestration": make_config().orchestration}
+    prepare_corpus(config.model_copy(update=threads), return_state=True).result()
+    assert digests(tmp_path, "store") == digests(tmp_path, "by-threads")
+
+
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_a_run_that_is_killed_takes_its_cluster_with_it(prefect_api, tmp_path, make_config, until, runner):
+    """The cluster of this machine that it has started; its worker is in the middle of a shard."""
+    write_jsonl(tmp_path / "corpus/1.jsonl", [f"document of {runner}"])
+    config = make_config(name=f"killed-{runner}", orchestration={"runner": runner, "workers": 1})
+    claim_shards(config, 0)
+    environment = os.environ | {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
+    run = start_prepare(tmp_path, config, environment)
+    try:
+        until(lambda: waiting_shards(prefect_api, config.name) == ["a-00000"], 180)
+        programs = psutil.Process(run.pid).children(recursive=True)
+    finally:
+        run.kill()
+        run.communicate()
+    assert programs
+    until(lambda: not any(program.is_running() for program in programs), 60)
+
+
+@pytest.mark.parametrize(
+    ("runner", "address", "reason", "start_it"),
+    [
+        ("dask", "tcp://127.0.0.1:9", "[Errno 111] Connection refused", "start it first"),
+        ("dask", "the-cluster", "expected a host and a port", "start it first"),
+        ("ray", "ray://127.0.0.1:9", "[Errno 111] Connection refused", f"start it first {WITH_TOKEN}"),
+        ("ray", "auto", "expected a host and a port", f"start it first {WITH_TOKEN}"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_one_line(
+    prefect_api, tmp_path, make_config, runner, address, reason, start_it
+):
     """At once, and a mistake of the configuration."""
     write_jsonl(tmp_path / "corpus/1.jsonl", ["a"])
-    config = make_config(orchestration={"runner": "dask", "runner_address": address})
+    config = make_config(orchestration={"runner": runner, "runner_address": address})
     error = prepare_corpus(config, return_state=True).result(raise_on_failure=False)
     assert isinstance(error, ConfigError)
     assert str(error) == (
-        f"orchestration.runner_address: no dask cluster answers at {address} ({reason}); start it first, or leave the "
-        "key out for one on this machine"
+        f"orchestration.runner_address: no {runner} cluster answers at {address} ({reason}); {start_it}, or "
+        "leave the key out for one on this machine"
     )
 
 

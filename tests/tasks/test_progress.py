@@ -1,5 +1,7 @@
 """What is told of a stage that takes long."""
 
+from dataclasses import replace
+
 import pytest
 
 from cpt_core.artifacts import Artifact
@@ -62,9 +64,11 @@ def test_throughput_counts_running_and_finished_shards_once(clock):
     seen.note(done, ShardProgress(6, 60, 3_000_000))
     seen.finish(done, token_shard(6, 60))
     seen.note(running, ShardProgress(1, 10, 1_000_000))
-    seen.finish(cached, token_shard(100, 1000))
+    seen.finish(cached, replace(token_shard(100, 1000), is_cached=True))
     assert seen.line() == "107 documents, 1,070 tokens, 2.0 MB/s"
     assert seen.fraction() == 0.8
+    seen.note(done, ShardProgress(1, 10, 500_000))  # news that comes late
+    assert seen.line() == "107 documents, 1,070 tokens, 2.0 MB/s"
 
 
 def test_listeners_hear_every_move_and_the_end(monkeypatch):
