@@ -8,6 +8,7 @@ Never: opens a token shard that has no record, or decodes token ids.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,23 +112,35 @@ def _write_documents(
 ) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
     """Write the list: (totals of each shard, counts, logical digest)."""
     fractions = {source.name: source.held_out_fraction for source in config.discovery.sources}
-    totals, count, digest = [], _Count(), TableDigest(DOCUMENT_INDEX)
-    waiting: list[pa.Table] = []
-    rows_waiting = 0
+    totals: list[dict[str, Any]] = []
+    count, digest = _Count(), TableDigest(DOCUMENT_INDEX)
     with TableFile(path, DOCUMENT_INDEX, compression="zstd") as writer:
-        for shard in shards:
-            lengths = _lengths_of(shard, store)
-            held_out = is_held_out(shard.tokens.key, len(lengths), fractions[shard.source], config.packing.seed)
-            waiting.append(_rows_of(shard, lengths, held_out))
-            digest.update(waiting[-1])
-            totals.append(count.add(shard, lengths, held_out))
-            rows_waiting += len(lengths)
-            if rows_waiting >= ROWS_IN_GROUP:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting, rows_waiting = [], 0
-        if rows_waiting:
-            writer.write_table(pa.concat_tables(waiting))
+        for group in _row_groups(shards):
+            lengths = [_lengths_of(shard, store) for shard in group]
+            held_out = [
+                is_held_out(shard.tokens.key, len(some), fractions[shard.source], config.packing.seed)
+                for shard, some in zip(group, lengths, strict=True)
+            ]
+            totals += map(count.add, group, lengths, held_out)
+            rows = _rows_of(group, lengths, held_out)
+            digest.update(rows)
+            if rows.num_rows:
+                writer.write_table(rows)
     return totals, count.result(), digest.hexdigest()
+
+
+def _row_groups(shards: list[TokenizedShard]) -> Iterator[list[TokenizedShard]]:
+    """The shards of each row group; a table for each shard would take ten times the memory of a tiny one."""
+    group: list[TokenizedShard] = []
+    documents = 0
+    for shard in shards:
+        group.append(shard)
+        documents += shard.tokens.counts["documents_out"]
+        if documents >= ROWS_IN_GROUP:
+            yield group
+            group, documents = [], 0
+    if group:
+        yield group
 
 
 def _lengths_of(shard: TokenizedShard, store: Store) -> NDArray[np.int32]:
@@ -136,18 +149,24 @@ def _lengths_of(shard: TokenizedShard, store: Store) -> NDArray[np.int32]:
         raise StoreError(f"{shard.tokens.uri}: {', '.join(missing)} is gone or has another size; run again")
     with store.open_parquet(shard.tokens.path("tokens")) as parquet:
         require_columns(parquet.schema_arrow, TOKEN_SHARD, shard.tokens.uri)
-        return parquet.read(["num_tokens"], use_threads=False).column(0).to_numpy()
+        # A copy, for a view of a few numbers keeps kilobytes of Arrow's.
+        return parquet.read(["num_tokens"], use_threads=False).column(0).to_numpy().copy()
 
 
-def _rows_of(shard: TokenizedShard, lengths: NDArray[np.int32], held_out: NDArray[np.bool_]) -> pa.Table:
-    splits = pa.DictionaryArray.from_arrays(pa.array(held_out.astype(np.int8)), [TRAIN, HELD_OUT]).dictionary_decode()
+def _rows_of(
+    shards: list[TokenizedShard], lengths: list[NDArray[np.int32]], held_out: list[NDArray[np.bool_]]
+) -> pa.Table:
+    """One row a document, of all these shards."""
+    documents = [len(some) for some in lengths]
+    sources = pa.array([shard.source for shard in shards], pa.string())
+    splits = pa.DictionaryArray.from_arrays(np.concatenate(held_out).astype(np.int8), [TRAIN, HELD_OUT])
     return pa.Table.from_arrays(
         [
-            pa.repeat(shard.source, len(lengths)),
-            pa.repeat(pa.scalar(shard.ordinal, pa.int32()), len(lengths)),
-            pa.array(np.arange(len(lengths), dtype=np.int64)),
-            pa.array(lengths),
-            splits,
+            sources.take(pa.array(np.repeat(np.arange(len(shards)), documents))),
+            pa.array(np.repeat(np.array([shard.ordinal for shard in shards], dtype=np.int32), documents)),
+            pa.array(np.concatenate([np.arange(some, dtype=np.int64) for some in documents])),
+            pa.array(np.concatenate(lengths)),
+            splits.dictionary_decode(),
         ],
         schema=DOCUMENT_INDEX,
     )

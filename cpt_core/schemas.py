@@ -10,11 +10,13 @@ Token shard, one row a document::
 Quarantine, one row a rejected line, beside the token shard that needs it::
 
     line, byte_offset               as above
-    size_bytes   int64              length of the line without its line end (0 for parquet input)
+    size_bytes   int64              length of the line without its line end
     sha256       string             of the whole line without its line end, in hexadecimal
     reason       string             code, see cpt_core.tokenization.parsing
     detail       string             what was wrong, without any document text
     raw          binary             the line itself, capped
+
+What stands for the line of parquet input is the row's text; a null has no bytes.
 
 The file's name is in neither: equal bytes under another path are the same artifact. `cpt quarantine` joins it from the
 manifest.

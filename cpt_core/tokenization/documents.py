@@ -39,8 +39,8 @@ class Rejected:
     Attributes:
         line: number in the file, from 1.
         byte_offset: where it begins in the uncompressed file; -1 for parquet input.
-        size_bytes: its length, without the line end.
-        sha256: of all of it; of nothing for parquet input, which has no lines.
+        size_bytes: its length, without the line end; of parquet input, which has no lines, that of the row's text.
+        sha256: of all of it.
         fault: why.
         raw: its first MAX_RAW_BYTES.
     """
@@ -61,7 +61,7 @@ class DocumentBatch:
         texts: of the documents.
         lines: int64[documents], their numbers in the file, from 1.
         byte_offsets: int64[documents], where their lines begin in the uncompressed file; -1 for parquet input.
-        raw_lines: as they stand in the file; empty for parquet input.
+        raw_lines: as they stand in the file; the texts of parquet input.
         rejected: the lines that are no documents.
         counted: what else was seen: ``blank_lines``, ``byte_order_marks``, ``maybe_truncated``,
             ``documents_repaired``.
@@ -182,7 +182,7 @@ def _documents_of_rows(
     for values in read_text_column(shard, limits):
         counted: Counter[str] = Counter()
         judged = [
-            _repaired(repairs, _rejected(row, -1, b"", text), counted) if isinstance(text, Fault) else text
+            _repaired(repairs, _rejected(row, -1, value or b"", text), counted) if isinstance(text, Fault) else text
             for row, value in enumerate(values, first_row)
             for text in [_judge_row(value, shard.text_field, max_line_bytes)]
         ]
@@ -192,7 +192,7 @@ def _documents_of_rows(
             texts,
             np.array(rows, dtype=np.int64),
             np.full(len(texts), -1, dtype=np.int64),
-            [b""] * len(texts),
+            [value or b"" for value, text in zip(values, judged, strict=True) if isinstance(text, str)],
             [reject for reject in judged if isinstance(reject, Rejected)],
             counted,
             size_bytes=sum(len(value) for value in values if value is not None),

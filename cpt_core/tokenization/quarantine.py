@@ -33,7 +33,7 @@ class RejectedLine:
         line: number, from 1 (row number for parquet input).
         byte_offset: of the line in the uncompressed file; -1 for parquet input.
         size_bytes: length of the line without its line end.
-        sha256: of the line without its line end.
+        sha256: of the line without its line end; of the row's text for parquet input.
         reason: code.
         detail: what was wrong.
         raw: the first bytes of the line.

@@ -27,6 +27,8 @@ from cpt_core.tokenization.tokenizer import TextTokenizer
 
 STAGE = "tokens"
 STAGE_VERSION = 2
+PARQUET_STAGE_VERSION = 3
+"""Of parquet input, whose rejected rows lie in quarantine with their text since then."""
 INPUT_BYTES_PER_STORED_BYTE = 3
 """Guess for text; only the message of a full disk relies on it."""
 
@@ -44,7 +46,7 @@ def token_key_parts(shard: Shard, config: TokenizationConfig, tokenizer: TextTok
     """What a token shard depends on. The position in the file is part of it, because line numbers are content."""
     return {
         "stage": STAGE,
-        "stage_version": STAGE_VERSION,
+        "stage_version": PARQUET_STAGE_VERSION if shard.format == "parquet" else STAGE_VERSION,
         "input": {
             **shard.identity,
             "format": shard.format,

@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -140,6 +142,15 @@ def test_a_giant_document_has_the_ids_of_the_whole_and_an_unbroken_one_is_set_as
             "tokenization.max_unbroken_characters allows",
         )
     ]
+
+
+def test_an_unbroken_row_of_parquet_is_set_aside_with_its_text(tmp_path, store, small_pieces):
+    """As a line is."""
+    pq.write_table(pa.table({"text": ["x = 1", "0123456789" * 5]}), tmp_path / "f.parquet")
+    config = TokenizationConfig(tokenizer=str(DEMO_TOKENIZER), max_unbroken_characters=40)
+    shard = shard_of(tmp_path / "f.parquet", store)
+    tokens = tokenize_shard(shard, config, tokenizer=load_tokenizer(config), store=store)
+    assert [(row["line"], row["raw"]) for row in read(tokens, "quarantine")] == [(2, b"0123456789" * 5)]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real tokenizers are not at hand")

@@ -161,19 +161,21 @@ def test_a_repair_finds_its_range_of_a_cut_file(tmp_path, make_config, repaired,
 
 
 def test_lines_of_compressed_files_and_rows_of_parquet_are_repaired(tmp_path, repaired):
-    """Offsets count uncompressed bytes; a row of parquet is found by its number."""
+    """Offsets count uncompressed bytes; a row of parquet is found by its number and its text."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     content = b'{"text": "' + b"a" * 9000 + b'"}\n' + BROKEN + b"\n"
     (folder / "a.jsonl.gz").write_bytes(gzip.compress(content))
-    pq.write_table(pa.table({"text": ["x", None]}), folder / "b.parquet")
+    texts = pa.array([b"x", None, b"z\xff"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), folder / "b.parquet")
     config = repaired(
         entry(folder / "a.jsonl.gz", 2, 9013, BROKEN, '{"text": "b"}'),
         entry(folder / "b.parquet", 2, -1, b"", '{"text": "y"}'),
+        entry(folder / "b.parquet", 3, -1, b"z\xff", '{"text": "z"}'),
     )
     from_gzip, from_parquet = tokenize(config)
     assert documents(from_gzip)[1:] == [(2, 9013, byte_ids("b"))]
-    assert documents(from_parquet) == [(1, -1, byte_ids("x")), (2, -1, byte_ids("y"))]
+    assert documents(from_parquet) == [(1, -1, byte_ids("x")), (2, -1, byte_ids("y")), (3, -1, byte_ids("z"))]
 
 
 def test_sources_that_share_a_file_share_its_repairs(corpus, repaired):

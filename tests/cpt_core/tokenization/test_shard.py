@@ -17,6 +17,7 @@ from cpt_core.errors import InputError
 from cpt_core.storage import Store
 from cpt_core.tokenization import load_tokenizer, quarantined_by_reason, require_few_bad_lines, tokenize_shard
 from cpt_core.tokenization.documents import read_documents
+from cpt_core.tokenization.lines import MAX_RAW_BYTES
 from tests.conftest import byte_ids, write_jsonl
 from tests.cpt_core.tokenization.test_lines import shard_of
 
@@ -137,13 +138,20 @@ def test_a_parquet_column_of_text_is_tokenized(tmp_path, make_config):
 
 
 def test_parquet_text_that_is_no_utf8_is_quarantined(tmp_path, make_config):
-    """Arrow does not check strings when it writes or reads them."""
+    """Arrow does not check strings when it writes or reads them. A text is kept as a line is, a null as nothing."""
     (tmp_path / "corpus").mkdir()
-    broken = pa.array([b"a", b"\xff"]).view(pa.string())
-    pq.write_table(pa.table({"text": broken}), tmp_path / "corpus" / "a.parquet")
+    texts = pa.array([b"a", b"b\xff", None, b"x" * 9000 + b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "corpus" / "a.parquet")
     (tokens,) = tokenize(make_config())
-    assert tokens.counts["quarantined_by_reason"] == {"invalid_utf8": 1}
     assert tokens.counts["documents_out"] == 1
+    kept = [(row["line"], row["reason"], row["size_bytes"], row["raw"]) for row in read(tokens, "quarantine")]
+    assert kept == [
+        (2, "invalid_utf8", 2, b"b\xff"),
+        (3, "non_string_text", 0, b""),
+        (4, "invalid_utf8", 9001, b"x" * MAX_RAW_BYTES),
+    ]
+    digests = [hashlib.sha256(text).hexdigest() for text in (b"b\xff", b"", b"x" * 9000 + b"\xff")]
+    assert [row["sha256"] for row in read(tokens, "quarantine")] == digests
 
 
 def test_a_parquet_file_without_the_column_is_an_error(tmp_path, make_config):
@@ -155,7 +163,7 @@ def test_a_parquet_file_without_the_column_is_an_error(tmp_path, make_config):
 
 
 def test_long_rows_of_parquet_are_read_a_few_at_a_time(tmp_path, store):
-    """A batch holds about 4 MB however many rows that are; a row over the limit is quarantined without its text."""
+    """A batch holds about 4 MB however many rows that are; a row over the limit is quarantined with its beginning."""
     texts = [letter * 1_000_000 for letter in "abcdefghij"] + ["short"] * 100
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
     shard = shard_of(tmp_path / "a.parquet", store)
@@ -164,7 +172,7 @@ def test_long_rows_of_parquet_are_read_a_few_at_a_time(tmp_path, store):
     assert [(len(batch.texts), len(batch.rejected)) for batch in batches] == [(6, 10), (94, 0)]
     assert [batch.lines.tolist()[0] for batch in batches] == [11, 17]
     first = batches[0].rejected[0]
-    assert (first.line, first.fault.reason, first.raw) == (1, "line_too_long", b"")
+    assert (first.line, first.fault.reason, first.raw) == (1, "line_too_long", b"a" * MAX_RAW_BYTES)
     assert first.fault.detail == "1,000,000 bytes, more than tokenization.max_line_bytes allows"
 
 
