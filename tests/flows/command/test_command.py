@@ -58,10 +58,9 @@ def test_prepare_prints_exactly_one_json_object_and_then_is_done(cpt, tmp_path):
     assert {name: summary[name] for name in expected} == expected
     assert sorted(summary["seconds"]) == ["discovery", "indexing", "packing", "tokenization"]
     assert [len(summary["artifacts"][name]) for name in ("tokens", "packed")] == [2, 1]
-    assert (
-        "tokenization  tokenizer backend huggingface: the corpus is too small for the check of gigatoken to pay\n"
-        "tokenization  2 shards computed, 0 cached; 3 documents, 17 tokens, quarantined: none\n"
-    ) in first.stderr
+    why = "tokenization  tokenizer backend huggingface: the corpus is too small for the check of gigatoken to pay"
+    assert first.stderr.splitlines().count(why) == 1
+    assert "tokenization  2 shards computed, 0 cached; 3 documents, 17 tokens" in first.stderr
 
     again = cpt("prepare", "config.yaml", "--json")
     assert json.loads(again.stdout)["shards_cached"] == 2
