@@ -232,9 +232,12 @@ class Site:
 
 
 def ask(api_url: str, path: str, question: dict[str, Any], method: str = "POST") -> Any:
-    """A question to the server, which may take its time while all the runs start."""
-    reply = httpx.request(method, f"{api_url}/{path}", json=question, timeout=120, trust_env=False)
-    return reply.raise_for_status().json()
+    """A question to the server, which may take its time while all the runs start, or have its database locked."""
+    while True:
+        reply = httpx.request(method, f"{api_url}/{path}", json=question, timeout=120, trust_env=False)
+        if reply.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            return reply.raise_for_status().json()
+        time.sleep(0.5)
 
 
 def is_alive(process: psutil.Process) -> bool:
