@@ -195,7 +195,7 @@ OFFLOADED = {
         pytest.param(3, OFFLOADED, marks=pytest.mark.matrix),
     ],
 )
-def test_resume_is_exact_in_bf16_and_with_dropout(
+def test_resume_is_exact_in_bf16(
     new_training: Callable[[str], Training],
     dropout_folder: Path,
     zero_stage: int,
