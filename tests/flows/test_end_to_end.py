@@ -23,10 +23,12 @@ def cpt(home_with_schema, tmp_path):
     """Start the command on a configuration, in a home and a folder of its own."""
     environment = os.environ | {"CPT_HOME": str(new_home(home_with_schema, tmp_path / "home"))}
 
-    def start(subcommand: str, config: dict, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    def start(
+        subcommand: str, config: dict, *arguments: str, as_json: bool = True, **variables: str
+    ) -> subprocess.Popen[str]:
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         return subprocess.Popen(
-            [CPT, subcommand, "config.yaml", "--json", *arguments],
+            [CPT, subcommand, "config.yaml", *(["--json"] if as_json else []), *arguments],
             cwd=tmp_path,
             env=environment | variables,
             stdout=subprocess.PIPE,
@@ -37,10 +39,16 @@ def cpt(home_with_schema, tmp_path):
     return start
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[dict, str]:
-    """The JSON object and the progress of a command that ends well."""
+def screen(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """The result and the progress of a command that ends well."""
     stdout, stderr = process.communicate(timeout=550)
     assert process.returncode == 0, stderr
+    return stdout, stderr
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[dict, str]:
+    """The same of one with ``--json``."""
+    stdout, stderr = screen(process)
     return json.loads(stdout), stderr
 
 
@@ -138,7 +146,7 @@ def kill_in_the_middle(run: subprocess.Popen[str], store: Path, step: int) -> No
 def test_a_real_model_is_continued_on_gsm8k(cpt, tmp_path):
     """Where the real parts are at hand: stories260K learns grade-school mathematics from 7,473 problems.
 
-    The run is killed in the middle, and goes on.
+    The run is killed in the middle, and goes on; in the end the losses on held-out problems before and after are shown.
     """
     model = str(SHARED / "models/stories260K-hf")
     config = {
@@ -170,12 +178,18 @@ def test_a_real_model_is_continued_on_gsm8k(cpt, tmp_path):
         },
     }
     kill_in_the_middle(cpt("run", config), tmp_path / "store", step=12)
+    shown, progress = screen(cpt("run", config, as_json=False))
     summary, _ = finish(cpt("run", config))
     assert (summary["documents_in"], summary["documents_quarantined"], summary["shards_total"]) == (8792, 0, 6)
     assert (summary["shards_cached"], summary["steps"], summary["resumed_from_step"]) == (6, 20, 10)
     assert summary["padding_fraction"] < 0.1
     loss = summary["held_out_loss"]["gsm8k-test"]
     assert loss["after"] < loss["before"] - 0.5
+    before, after, change = f"{loss['before']:.4f}", f"{loss['after']:.4f}", f"{loss['after'] - loss['before']:.4f}"
+    assert f"held-out loss   before    after   change\ngsm8k-test      {before}   {after}  {change}\n" in shown
+    for which, printed in (("base", before), ("trained", after)):
+        assert f"evaluation    {which} model: held-out loss gsm8k-test {printed}\n" in progress
+    print(shown)
     exported, _ = finish(cpt("export", config, "--checkpoint", "20", "--to", "exported"))
     assert exported["checkpoint_uri"] == summary["checkpoint_uri"]
     assert generates(str(tmp_path / "exported"), "Tom has 3 apples.")

@@ -1,12 +1,14 @@
 """Training by several processes takes the very steps of a plain PyTorch loop in one process.
 
-The loop below shares nothing with the project but the order of rows and the formula of the learning rate: it knows no
-packing, each document being a sequence of its own. Rows hold different numbers of trained tokens, so whoever averages
+The loop below shares nothing with the project but the order of rows: it has its own formulas of the learning rate and
+knows no packing, each document being a sequence of its own. Rows hold different numbers of trained tokens, so whoever averages
 over ranks or micro-batches instead of tokens is a hundred tolerances off. ``make test-matrix`` runs every ZeRO stage at 1, 2 and 4 ranks with 1 and 4
 accumulation steps; the suite runs a part.
 """
 
 import math
+from collections.abc import Callable
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ from cpt_core.packed_rows import PackedRows, Row
 from cpt_core.storage import Store
 from cpt_core.training import train_model
 from cpt_core.training.order import FILL, rows_of_step
-from cpt_core.training.schedule import learning_rate
 
 NUM_ROWS, EPOCHS, GLOBAL_BATCH_ROWS, STEPS = 33, 24, 16, 50
 """The last step has 8 rows to train on and 8 to fill it up."""
@@ -37,8 +38,20 @@ RECIPE: dict[str, Any] = {
     "max_grad_norm": 0.5,
     "precision": "fp32",
 }
-IN_THE_SUITE = [(0, 4, 4), (1, 2, 4), (2, 1, 4), (2, 4, 1), (3, 2, 1), (3, 4, 4)]
-OTHERS = [cell for cell in product((0, 1, 2, 3), (1, 2, 4), (1, 4)) if cell not in IN_THE_SUITE]
+SCHEDULERS = ("cosine", "linear", "constant", "warmup_stable_decay")
+IN_THE_SUITE = [
+    (0, 4, 4, "cosine"),
+    (1, 2, 4, "linear"),
+    (2, 1, 4, "constant"),
+    (2, 4, 1, "warmup_stable_decay"),
+    (3, 2, 1, "linear"),
+    (3, 4, 4, "cosine"),
+]
+OTHERS = [
+    (*cell, SCHEDULERS[number % 4])
+    for number, cell in enumerate(product((0, 1, 2, 3), (1, 2, 4), (1, 4)))
+    if cell not in [each[:3] for each in IN_THE_SUITE]
+]
 CELLS = [*IN_THE_SUITE, *(pytest.param(*cell, marks=pytest.mark.matrix) for cell in OTHERS)]
 
 
@@ -57,11 +70,24 @@ def documents_of(rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, labels
 
 
+def rates_of(scheduler: str) -> list[float]:
+    """Of RECIPE, step by step: five up to 3e-3, and 45 down towards 3e-4, or 40 level ones and the last five down."""
+    warm_up = [6e-4, 1.2e-3, 1.8e-3, 2.4e-3, 3e-3]
+    after = {
+        "cosine": [3e-4 + 2.7e-3 * math.cos(math.pi * step / 90) ** 2 for step in range(45)],
+        "linear": [3e-3 - 6e-5 * step for step in range(45)],
+        "constant": [3e-3] * 45,
+        "warmup_stable_decay": [3e-3] * 40 + [3e-3, 2.46e-3, 1.92e-3, 1.38e-3, 8.4e-4],
+    }
+    return warm_up + after[scheduler]
+
+
 def plain_loop(
     folder: Path,
     rows: PackedRows,
     config: TrainingConfig,
     dtype: torch.dtype,
+    rates: list[float],
     *,
     adam: tuple[float, float, float] = (0.8, 0.9, 1e-4),
     longest_gradient: float = 0.5,
@@ -76,7 +102,7 @@ def plain_loop(
     ]
     optimizer = torch.optim.AdamW(groups, betas=adam[:2], eps=adam[2])
     lines = []
-    for step in range(STEPS):
+    for step, rate in enumerate(rates):
         size = {"num_rows": NUM_ROWS, "rows_total": NUM_ROWS * EPOCHS, "global_batch_rows": GLOBAL_BATCH_ROWS}
         numbers = rows_of_step(step, seed=config.seed, **size)
         ids, labels = documents_of([rows[int(number)] for number in numbers if number != FILL])
@@ -85,7 +111,7 @@ def plain_loop(
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), longest_gradient)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, STEPS, config)
+            group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
         tokens = int((labels != -100).sum())
@@ -101,9 +127,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory, commit_rows: Any) -> PackedRo
 
 
 @pytest.fixture(scope="module")
-def reference(model_folder: Path, rows: PackedRows) -> list[dict[str, float]]:
-    """The plain loop in fp32."""
-    return plain_loop(model_folder, rows, TrainingConfig(model="m", micro_batch_rows=1, **RECIPE), torch.float32)
+def references(model_folder: Path, rows: PackedRows) -> Callable[[str], list[dict[str, float]]]:
+    """The plain loop in fp32, by scheduler."""
+    config = TrainingConfig(model="m", micro_batch_rows=1, **RECIPE)
+    return cache(lambda scheduler: plain_loop(model_folder, rows, config, torch.float32, rates_of(scheduler)))
 
 
 @pytest.fixture
@@ -160,25 +187,33 @@ def test_rows_are_uneven_enough_to_tell(rows: PackedRows, model_folder: Path) ->
     ids=["first_beta", "second_beta", "epsilon", "clipping"],
 )
 def test_a_part_of_the_recipe_left_out_would_show(
-    model_folder: Path, rows: PackedRows, reference: list[dict[str, float]], other: dict[str, Any]
+    model_folder: Path, rows: PackedRows, references: Callable[[str], list[dict[str, float]]], other: dict[str, Any]
 ) -> None:
     """Each is worth more than a hundred tolerances, so that equality below shows that it reaches the optimizer."""
     config = TrainingConfig(model="m", micro_batch_rows=1, **RECIPE)
-    found = plain_loop(model_folder, rows, config, torch.float32, **other)
-    furthest = max(abs(one["loss"] - two["loss"]) for one, two in zip(found, reference, strict=True))
+    found = plain_loop(model_folder, rows, config, torch.float32, rates_of("cosine"), **other)
+    furthest = max(abs(one["loss"] - two["loss"]) for one, two in zip(found, references("cosine"), strict=True))
     assert furthest > 100 * LOSS_TOLERANCE
 
 
-@pytest.mark.parametrize(("zero_stage", "world_size", "accumulation"), CELLS)
+@pytest.mark.parametrize(("zero_stage", "world_size", "accumulation", "scheduler"), CELLS)
 def test_equal_to_plain_pytorch(
-    train: Any, reference: list[dict[str, float]], zero_stage: int, world_size: int, accumulation: int
+    train: Any,
+    references: Callable[[str], list[dict[str, float]]],
+    zero_stage: int,
+    world_size: int,
+    accumulation: int,
+    scheduler: str,
 ) -> None:
-    """Fifty steps with the losses of the plain loop, and exactly its learning rates and numbers of tokens."""
-    lines = train(world_size, accumulation, zero_stage=zero_stage)
+    """Fifty steps with the losses of the plain loop, and with its learning rates and numbers of tokens."""
+    lines, reference = (
+        train(world_size, accumulation, zero_stage=zero_stage, lr_scheduler=scheduler),
+        references(scheduler),
+    )
     assert len(lines) == STEPS
-    for name in ("learning_rate", "tokens"):
-        assert [line[name] for line in lines] == [line[name] for line in reference]
-    for name, tolerance in (("loss", LOSS_TOLERANCE), ("grad_norm", 1e-3)):
+    assert [line["tokens"] for line in lines] == [line["tokens"] for line in reference]
+    tolerances = {"learning_rate": 1e-15, "loss": LOSS_TOLERANCE, "grad_norm": 1e-3}
+    for name, tolerance in tolerances.items():
         found, expected = ([line[name] for line in of] for of in (lines, reference))
         assert found == pytest.approx(expected, abs=tolerance, rel=0), name
 
@@ -188,7 +223,8 @@ def test_bf16_keeps_fp32_master_weights(train: Any, model_folder: Path, rows: Pa
     """Updates smaller than bf16 can hold add up as in fp32; without master weights most of them are lost."""
     recipe = RECIPE | {"learning_rate": 5e-5, "warmup_steps": 0, "lr_scheduler": "constant", "min_learning_rate": 0.0}
     config = TrainingConfig(model="m", micro_batch_rows=1, **recipe)
-    exact, rounded = (plain_loop(model_folder, rows, config, dtype) for dtype in (torch.float32, torch.bfloat16))
+    rates = [5e-5] * STEPS
+    exact, rounded = (plain_loop(model_folder, rows, config, dtype, rates) for dtype in (torch.float32, torch.bfloat16))
     assert _gain(rounded) < 0.6 * _gain(exact)
     lines = train(2, 2, **recipe | {"precision": "bf16", "zero_stage": zero_stage})
     assert _gain(lines) == pytest.approx(_gain(exact), rel=0.1)

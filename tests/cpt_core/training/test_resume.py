@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from cpt_core.artifacts import Artifact
 from cpt_core.config import TrainingConfig
@@ -121,6 +121,14 @@ def new_training(
 
 
 @pytest.fixture(scope="module")
+def dropout_folder(tmp_path_factory: pytest.TempPathFactory, llama_config: LlamaConfig) -> Path:
+    """A base model that leaves out a third of its attention at random, and is only a configuration."""
+    folder = tmp_path_factory.mktemp("dropout")
+    LlamaConfig(**llama_config.to_dict() | {"attention_dropout": 0.3}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, config_only_folder: Path, tokenizer_folder: Path, commit_rows: Any
 ) -> tuple[Training, Artifact]:
@@ -188,10 +196,21 @@ OFFLOADED = {
     ],
 )
 def test_resume_is_exact_in_bf16(
-    new_training: Callable[[str], Training], zero_stage: int, deepspeed: dict[str, Any]
+    new_training: Callable[[str], Training],
+    dropout_folder: Path,
+    zero_stage: int,
+    deepspeed: dict[str, Any],
 ) -> None:
-    """In bf16 DeepSpeed keeps the state in other objects at each stage: losses, weights, moments go on bit by bit."""
-    options = {"precision": "bf16", "zero_stage": zero_stage, "deepspeed": deepspeed, "max_steps": 30}
+    """In bf16 DeepSpeed keeps the state in other objects at each stage: losses, weights, moments go on bit by bit; so do
+    the random numbers of a model that needs them at every step.
+    """
+    options = {
+        "model": str(dropout_folder),
+        "precision": "bf16",
+        "zero_stage": zero_stage,
+        "deepspeed": deepspeed,
+        "max_steps": 30,
+    }
     undisturbed, killed = new_training("undisturbed"), new_training("killed")
     undisturbed.run(**options)
     kill_once = iter([_kill_rank_1])
