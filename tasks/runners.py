@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cpt_core.config import OrchestrationConfig
-from cpt_core.errors import ConfigError
+from cpt_core.errors import ConfigError, CptError, WorkerError
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 10.0
@@ -58,6 +58,7 @@ def cluster_runner(config: OrchestrationConfig, workers: int) -> Iterator[TaskRu
 
     Raises:
         ConfigError: when nothing answers at the address, or the runner's package is absent.
+        WorkerError: when this machine is too busy to start one.
     """
     require_runner(config)
     package = importlib.import_module(f"prefect_{config.runner}")
@@ -70,15 +71,23 @@ def cluster_runner(config: OrchestrationConfig, workers: int) -> Iterator[TaskRu
                 stack.enter_context(made)
                 if config.runner == "dask":
                     made.client  # noqa: B018  (it connects when it is first asked for)
-        except (OSError, ValueError, RuntimeError) as error:  # the last when Ray there is of another version
-            if config.runner_address is None:
-                raise
-            token = " with the RAY_AUTH_MODE and RAY_AUTH_TOKEN that this command has" if config.runner == "ray" else ""
-            raise ConfigError(
-                f"orchestration.runner_address: no {config.runner} cluster answers at {config.runner_address} "
-                f"({' '.join(str(error).split())}); start it first{token}, or leave the key out for one on this machine"
-            ) from error
+        except Exception as error:  # Ray has no narrower kind for what may go wrong
+            raise _no_cluster(config, error) from error
         yield made
+
+
+def _no_cluster(config: OrchestrationConfig, error: Exception) -> CptError:
+    runner, reason = config.runner, " ".join(str(error).split()) or type(error).__name__
+    if config.runner_address is None:
+        return WorkerError(
+            f"orchestration.runner: {runner} could start no cluster on this machine ({reason}); run the same command "
+            "again when it is less busy, or choose threads"
+        )
+    token = " with the RAY_AUTH_MODE and RAY_AUTH_TOKEN that this command has" if runner == "ray" else ""
+    return ConfigError(
+        f"orchestration.runner_address: no {runner} cluster answers at {config.runner_address} ({reason}); start it "
+        f"first{token}, or leave the key out for one on this machine"
+    )
 
 
 def _knock(address: str) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from cpt_core.config import PipelineConfig
-from cpt_core.errors import ConfigError, ShardsFailedError
+from cpt_core.errors import ConfigError, ShardsFailedError, WorkerError
 from cpt_core.storage import Store
 from cpt_core.storage.owners import owner_tag
 from cpt_core.tokenization import recall_tokenizer
@@ -202,6 +202,18 @@ def test_a_cluster_that_does_not_answer_is_one_line(
         f"orchestration.runner_address: no {runner} cluster answers at {address} ({reason}); {start_it}, or "
         "leave the key out for one on this machine"
     )
+
+
+def test_a_cluster_that_does_not_start_here_is_one_line(prefect_api, tmp_path, make_config, monkeypatch):
+    """Ray refuses to work with so little memory."""
+    monkeypatch.setattr("tasks.runners.OBJECTS_BYTES", 1)
+    write_jsonl(tmp_path / "corpus/1.jsonl", ["a"])
+    error = prepare_corpus(make_config(orchestration={"runner": "ray"}), return_state=True).result(
+        raise_on_failure=False
+    )
+    assert isinstance(error, WorkerError)
+    assert str(error).startswith("orchestration.runner: ray could start no cluster on this machine (")
+    assert str(error).endswith("); run the same command again when it is less busy, or choose threads")
 
 
 def test_a_runner_that_is_not_installed_is_named_before_anything_is_read(
