@@ -50,9 +50,9 @@ bench-quick: setup
 bench-train: setup
 	$(BIN)/python -m tests.benchmarks training
 
+# Both parts run, whatever the first one finds.
 torture: setup
-	$(BIN)/python -m tests.faults --write
-	$(BIN)/python -m tests.faults.trainings --write
+	$(BIN)/python -m tests.faults --write; data=$$?; $(BIN)/python -m tests.faults.trainings --write && exit $$data
 
 screenshots: setup
 	$(BIN)/python -m tests.screenshots

@@ -20,9 +20,11 @@ from tests.faults.judging import (
     problem_of_flip,
     problem_of_overlap,
 )
+from tests.faults.object_stores import flipped_objects, kills_on_s3
 from tests.faults.row import SEED, Row
 from tests.faults.runs import Runs, contents
 from tests.faults.shim import DURABLE, TAKES_SPACE, Fault
+from tests.faults.small_disks import full_disks
 from tests.faults.tiny_files import OPEN_FILES, OPEN_FILES_OF_A_COMMAND, discovered, prepared
 from tests.planted_lines import LINES_FOR_EACH, MALFORMED, SortedLines, found, plant
 from tests.s3_chaos import FAULTY_FRACTION, LEAST_FAULTY_FRACTION, WRITERS, disturbed, local_contents
@@ -218,8 +220,8 @@ def prepare_of_tiny_files(runs: Runs, times: int) -> Row:
     few, many = peaks
     grown = (many.rss_bytes - few.rss_bytes) / (many.files - few.files)
     row = Row(
-        f"`cpt prepare` of so many tiny files needs at most {OPEN_FILES_OF_A_COMMAND} open files and"
-        f" {GROWN_BYTES_OF_A_FILE // 1000} KB of memory for one file more ("
+        f"`cpt prepare` of so many tiny files needs at most {OPEN_FILES_OF_A_COMMAND} open files in a process and"
+        f" {GROWN_BYTES_OF_A_FILE // 1000} KB of memory for one file more, worker processes and server included ("
         + "; ".join(f"{peak.files:,} files: {peak.rss_bytes >> 20} MB, {peak.open_files} open files" for peak in peaks)
         + ")",
         "python -m tests.faults --only prepare_of_tiny_files",
@@ -285,6 +287,9 @@ ALL: dict[Callable[[Runs, int], Row], int] = {
     prepare_of_tiny_files: 8_000,
     planted_lines: 1_000,
     failing_requests: 32,
+    full_disks: 100,
+    flipped_objects: 50,
+    kills_on_s3: 8,
 }
 """How often the long form tries each; more than there are steps means all of them."""
 

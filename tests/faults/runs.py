@@ -145,7 +145,7 @@ def open_runs() -> Iterator[Runs]:
             server.wait(timeout=60)
 
 
-def verified(config: Path, store: Path, *options: str) -> dict[str, Any]:
+def verified(config: Path, store: Path | str, *options: str) -> dict[str, Any]:
     """What the command ``cpt verify`` says of a store, with its exit code as ``status``."""
     program = "from flows.command import main; main()"
     command = [sys.executable, "-c", program, "verify", str(config), "--set", f"store_uri={store}", "--json", *options]

@@ -32,7 +32,7 @@ def write_block(begin: str, text: str) -> None:
 
 
 def write_rows(begin: str, rows: list[Row]) -> None:
-    """Replace the lines of these promises in the block that starts with this mark; the others stay as they were.
+    """Replace the lines of these promises in the block that starts with this mark, or add them; the others stay.
 
     How long everything took is not told any more then.
     """
@@ -40,7 +40,8 @@ def write_rows(begin: str, rows: list[Row]) -> None:
     lines = re.sub(r"; [\d.]+ minutes\.$", ".", block.strip()).splitlines()
     for row in rows:
         same = [number for number, line in enumerate(lines) if line.endswith(f"| `{row.command}` |")]
-        lines[same[0]] = _line(row)
+        first, end = (same[0], same[0] + 1) if same else (lines.index(""),) * 2
+        lines[first:end] = [_line(row)]
     write_block(begin, "\n".join(lines))
 
 

@@ -16,7 +16,8 @@ import pytest
 from cpt_core.artifacts import Artifact, Draft, commit, find
 from cpt_core.errors import StoreError
 from cpt_core.storage import Store
-from tests.faults.runs import contents, torn_files
+from tests.faults import small_disks
+from tests.faults.runs import contents
 from tests.faults.shim import OSCalls
 
 PARTS = {"stage": "s", "input": "x"}
@@ -56,24 +57,12 @@ def failing(monkeypatch):
     return fail
 
 
-def test_a_full_disk_says_what_is_needed_and_what_is_free(runs, tmp_path):
-    """A real one: the run ends with one line, what was committed is intact, and with more room the next completes."""
-    with small_disk(tmp_path / "disk", "size=40k") as disk:
-        store = disk / "store"
-        outcome = runs.run(store)
-        assert outcome.status == "error", outcome.message
-        assert re.fullmatch(
-            rf"{store}\S*: cannot be written: the disk is full; about [\d,]+ bytes are needed, [\d,]+ bytes are free "
-            rf"at {store}; free space, then run again. What is committed is intact and the unfinished file is removed",
-            outcome.message,
-        ), outcome.message
-        assert list((store / ".tmp").iterdir()) == []
-        assert torn_files(store) == []
-        assert contents(store).items() < runs.reference.items()
-        assert len(list(store.glob("tokens/*/artifact.json"))) >= 1
-        subprocess.run(["mount", "-o", "remount,size=10m", disk], check=True)
-        assert runs.run(store).status == "done"
-        assert contents(store) == runs.reference
+def test_a_full_disk_says_what_is_needed_and_what_is_free(runs):
+    """A real one, of three sizes: one line, what was committed is intact, and with more room the next run completes."""
+    if refused := small_disks.why_not():
+        pytest.skip(f"a real full disk needs a file system of its own, and mounting is refused: {refused}")
+    row = small_disks.full_disks(runs, 3)
+    assert (row.problems, row.tried) == ([], 3)
 
 
 def test_a_disk_without_inodes_says_so(runs, tmp_path):

@@ -24,6 +24,7 @@ SHORT = {
     promises.many_tiny_files: 2_000,
     promises.planted_lines: 50,
     promises.failing_requests: 2,
+    promises.flipped_objects: 2,
 }
 
 
@@ -36,10 +37,11 @@ def test_a_promise_holds(runs, promise):
 
 
 def test_all_promises_are_tried():
-    """But for two: kills of the command are tried with the tests of the flows, whose server they share; and thousands of
-    files through the command take minutes.
+    """But for thousands of files through the command, which take minutes. Full disks are tried where a file system can be
+    mounted; kills of the command with the tests of the flows, whose server they share.
     """
-    assert {*SHORT, promises.kills_of_the_command, promises.prepare_of_tiny_files} == {*promises.ALL}
+    elsewhere = {promises.full_disks, promises.kills_of_the_command, promises.kills_on_s3}
+    assert {*SHORT, *elsewhere, promises.prepare_of_tiny_files} == {*promises.ALL}
 
 
 def test_the_tests_themselves_notice_a_torn_file(runs):
@@ -108,4 +110,24 @@ def test_the_page_is_the_commands_own(runs):
     block = PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
     commands = re.findall(r"`python -m tests\.faults --only (\w+)`", block)
     assert commands == [promise.__name__ for promise in promises.ALL]
-    assert "torture:" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
+def test_every_row_of_the_page_held():
+    """Commands write what they find, also when something broke; then the page is not to be published."""
+    rows = re.findall(r"^\| (.*) \| ([\d,]+) \| ([\d,]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > len(promises.ALL)
+    assert [row for row in rows if row[1] != row[2] or row[1] == "0"] == []
+
+
+def test_make_torture_runs_both_parts_and_fails_with_either(tmp_path):
+    """The trainings run although the data stages broke a promise; a failure of one part is one of the whole."""
+    said = tmp_path / "said"
+    for failing, status in (("tests.faults", 2), ("tests.faults.trainings", 2), ("none", 0)):
+        said.write_text("")
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\necho "$2" >> {said}\n[ "$2" != {failing} ]\n')
+        python.chmod(0o755)
+        made = subprocess.run(
+            ["make", "-C", REPOSITORY, "-o", "setup", "torture", f"BIN={tmp_path}"], capture_output=True
+        )
+        assert (made.returncode, said.read_text()) == (status, "tests.faults\ntests.faults.trainings\n")

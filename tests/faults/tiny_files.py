@@ -22,6 +22,7 @@ from cpt_core.discovery import discover_sources
 from cpt_core.storage import Store
 from tests.benchmarks.many_shards import write_many_shards
 from tests.conftest import REPOSITORY
+from tests.faults.commands import PROGRAM
 from tests.memory import peak_rss_bytes
 
 OPEN_FILES = 64
@@ -33,7 +34,7 @@ LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Peak:
-    """The most that the process of a command held at any look."""
+    """The most that a command held at any look: memory of all its processes together, open files of one of them."""
 
     files: int
     rss_bytes: int
@@ -41,18 +42,17 @@ class Peak:
 
 
 def prepared(folder: Path, number: int, home: Path) -> Peak:
-    """``cpt prepare`` of so many files of one document, with few open files.
+    """``cpt prepare`` of so many files of one document, by worker processes, with few open files.
 
     Raises:
         subprocess.CalledProcessError: when it fails.
     """
     config = write_many_shards(folder, number)
-    program = "from flows.command import main; main()"
     with_limit = ["bash", "-c", f'ulimit -n {OPEN_FILES_OF_A_COMMAND}; exec "$@"', "-"]
     said = folder / "said.json"  # a file, because it is longer than a pipe holds while nobody reads
     with said.open("wb") as stdout:
         command = subprocess.Popen(
-            [*with_limit, sys.executable, "-c", program, "prepare", str(config), "--json"],
+            [*with_limit, sys.executable, "-c", PROGRAM, "prepare", str(config), "--json"],
             env=os.environ | {"CPT_HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
             stdout=stdout,
         )
@@ -60,7 +60,8 @@ def prepared(folder: Path, number: int, home: Path) -> Peak:
     while command.poll() is None:
         with suppress(psutil.Error):
             process = psutil.Process(command.pid)
-            seen.append((process.memory_info().rss, process.num_fds()))
+            family = [process, *process.children(recursive=True)]
+            seen.append((sum(each.memory_info().rss for each in family), max(each.num_fds() for each in family)))
         time.sleep(LOOK_SECONDS)
     if command.returncode:
         raise subprocess.CalledProcessError(command.returncode, "cpt prepare", said.read_text())

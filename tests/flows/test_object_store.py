@@ -4,32 +4,17 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.flows.homes import new_home
+from tests.planted_secrets import DEBUG, PLANTED, SECRETS, SESSION_TOKEN, files_under, found_in, watched
 from tests.s3_chaos import config_of
 from tests.s3_proxy import s3_proxy
 
 CPT = str(Path(sys.executable).parent / "cpt")
-CANARIES = {
-    "HF_TOKEN": "hf_canaryOfTheHubHubHub",
-    "PREFECT_API_AUTH_STRING": "admin:canary-of-prefect",
-    "MY_DATABASE_PASSWORD": "canary-of-the-database",
-}
-DEBUG = {
-    "PREFECT_LOGGING_LEVEL": "DEBUG",
-    "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
-    "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "cpt_core,s3fs,fsspec,botocore,aiobotocore",
-    "S3FS_LOGGING_LEVEL": "DEBUG",
-}
 
 
 @pytest.fixture
@@ -117,57 +102,38 @@ def test_a_signed_uri_is_refused_before_anything_keeps_it(tmp_path, tokenizer_fo
 
 
 def test_no_secret_of_the_environment_is_found_anywhere_afterwards(s3, prepare, base, tmp_path):
-    """A run that ends well, one that fails and one that is refused, at debug logging: output, home with Prefect's database, the store's
-    objects and the process list hold none of the planted secrets.
+    """A run that ends well, one that fails, one that is refused and one behind a dead proxy, at debug logging: output,
+    home with Prefect's database, the store's objects and the process list hold none of the planted secrets.
     """
-    seen = _while_it_runs(prepare(**CANARIES, **DEBUG))
+    seen = watched(prepare(**PLANTED, **DEBUG))
     assert seen.returncode == 0, seen.output
 
     def choose(request) -> str | None:
         return "403 AccessDenied" if request.is_conditional_put else None
 
     with s3_proxy(s3, choose) as proxy:
-        failed = _while_it_runs(prepare(f"s3://{base}/other", AWS_ENDPOINT_URL=proxy.endpoint, **CANARIES, **DEBUG))
+        failed = watched(prepare(f"s3://{base}/other", AWS_ENDPOINT_URL=proxy.endpoint, **PLANTED, **DEBUG))
     assert failed.returncode == 1
     assert "access is denied (AccessDenied)" in failed.output
 
-    refused = _while_it_runs(prepare(AWS_SESSION_TOKEN="canary-of-the-session", **CANARIES, **DEBUG))
+    refused = watched(prepare(**SESSION_TOKEN, **PLANTED, **DEBUG))
     assert refused.returncode == 1
 
+    unreached = watched(prepare(AWS_ENDPOINT_URL="http://store.invalid", **PLANTED, **DEBUG))
+    assert unreached.returncode == 1
+    assert "proxy" in unreached.output
+
     haystack = {
-        "output": (seen.output + failed.output + refused.output).encode(),
-        "process list": "\n".join(seen.command_lines | failed.command_lines | refused.command_lines).encode(),
-        **{str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()},
+        **seen.haystack("run that ends well"),
+        **failed.haystack("run that fails"),
+        **refused.haystack("run that is refused"),
+        **unreached.haystack("run behind a proxy"),
+        **files_under(tmp_path),
         **{path: s3.client().cat_file(path) for path in s3.client().find(base)},
     }
-    secrets = [*CANARIES.values(), "canary-of-prefect", "canary-of-the-session", s3.secret_key]
-    found = {(place, secret) for place, content in haystack.items() for secret in secrets if secret.encode() in content}
-    assert found == set()
+    assert found_in(haystack, [*SECRETS, s3.secret_key]) == []
     # The places are those where a secret would be: logs at debug level, the database with this run, the processes.
-    assert b"DEBUG" in haystack["output"]
-    assert b"prepare" in haystack["process list"]
+    assert "DEBUG" in seen.output
+    assert any("prepare" in line for line in seen.command_lines)
     assert any(b"access is denied" in content for place, content in haystack.items() if "prefect.db" in place)
     assert any(place.endswith("artifact.json") for place in haystack)
-
-
-class _Seen:
-    """What a finished command has shown."""
-
-    def __init__(self, returncode: int, output: str, command_lines: set[str]) -> None:
-        self.returncode, self.output, self.command_lines = returncode, output, command_lines
-
-
-def _while_it_runs(process: subprocess.Popen[str]) -> _Seen:
-    """The process list is sampled twenty times a second, as any user of the machine can."""
-    lines: set[str] = set()
-
-    def sample() -> None:
-        while process.poll() is None:
-            lines.update(" ".join(other.info["cmdline"] or []) for other in psutil.process_iter(["cmdline"]))
-            time.sleep(0.05)
-
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    stdout, stderr = process.communicate(timeout=180)
-    sampler.join()
-    return _Seen(process.returncode, stdout + stderr, lines)

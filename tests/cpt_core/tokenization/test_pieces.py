@@ -17,7 +17,7 @@ from cpt_core.tokenization import load_tokenizer, tokenize_shard
 from cpt_core.tokenization.engine import GigatokenEngine, HuggingfaceEngine
 from cpt_core.tokenization.pieces import cut_text, longest_unbroken, may_be_cut
 from tests.conftest import SHARED, write_jsonl
-from tests.cpt_core.tokenization.test_lines import shard_of
+from tests.cpt_core.tokenization.test_lines import said_by, shard_of
 from tests.cpt_core.tokenization.test_shard import read
 
 DEMO_TOKENIZER = Path("deployments/models/demo-base")
@@ -151,6 +151,32 @@ def test_an_unbroken_row_of_parquet_is_set_aside_with_its_text(tmp_path, store, 
     shard = shard_of(tmp_path / "f.parquet", store)
     tokens = tokenize_shard(shard, config, tokenizer=load_tokenizer(config), store=store)
     assert [(row["line"], row["raw"]) for row in read(tokens, "quarantine")] == [(2, b"0123456789" * 5)]
+
+
+@pytest.mark.matrix
+def test_a_document_of_100_megabytes_takes_memory_in_proportion(tmp_path):
+    """Through the stage, in a process of its own: about ten times its size, most of it for 30 million ids."""
+    text = "the sum of all of them " * 4_347_827
+    write_jsonl(tmp_path / "f.jsonl", ["before", text, "after"])
+    counts, megabytes = said_by(
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from cpt_core.config import TokenizationConfig\n"
+        "from cpt_core.storage import Store\n"
+        "from cpt_core.tokenization import load_tokenizer, tokenize_shard\n"
+        "from tests.cpt_core.tokenization.test_lines import shard_of\n"
+        "from tests.memory import peak_rss_bytes\n"
+        f"config = TokenizationConfig(tokenizer={str(DEMO_TOKENIZER.resolve())!r})\n"
+        "store, tokenizer = Store('store'), replace(load_tokenizer(config), backend='gigatoken')\n"
+        "shard = shard_of(Path('f.jsonl').resolve(), store)\n"
+        "before = peak_rss_bytes()\n"
+        "counts = tokenize_shard(shard, config, tokenizer=tokenizer, store=store).counts\n"
+        "print([counts[name] for name in ('documents_out', 'documents_quarantined', 'tokens')])\n"
+        "print((peak_rss_bytes() - before) >> 20)\n",
+        tmp_path,
+    )
+    assert counts == "[3, 0, 30434799]"
+    assert int(megabytes) < 1200
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real tokenizers are not at hand")
