@@ -24,7 +24,7 @@ def write_scene(folder: Path) -> Path:
         "discovery": {
             "sources": [
                 {"name": "a", "uris": [str(corpus / "a")]},
-                {"name": "b", "uris": [str(corpus / "b")], "held_out_fraction": 0.5},
+                {"name": "b", "uris": [str(corpus / "b")], "held_out_fraction": 0.8},
             ]
         },
         "tokenization": {
