@@ -94,8 +94,8 @@ stopping.GRACE_SECONDS = 0.5
 stopping.end_on_signals()
 launcher = LauncherConfig(kind=sys.argv[1], num_nodes=1)
 running.grace_of(launcher)(Progress("training", 0, 1, "steps", ""))
-print("training", flush=True)
 try:
+    print("training", flush=True)
     time.sleep(60)
 finally:
     time.sleep(2)
