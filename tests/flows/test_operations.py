@@ -21,7 +21,7 @@ from flows.serving.processes import marked_processes
 from flows.serving.state import read_state
 from flows.serving.supervisor import LOG_BYTES
 from tests.conftest import REPOSITORY, save_byte_tokenizer, write_jsonl
-from tests.flows.lanes import Until, ask, process_of_run
+from tests.flows.served import Until, ask, process_of_run
 
 PAGE = (REPOSITORY / "docs/operations.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent

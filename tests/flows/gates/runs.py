@@ -1,13 +1,22 @@
-"""The data half of the job, with a gate before each shard; in worker processes, where the configuration has several."""
+"""The data half of the job, with a gate before each shard."""
 
 import os
+from pathlib import Path
 
+from cpt_core.storage import Store
 from flows.prepare_corpus import prepare_corpus
-from tasks import computing
-from tests.flows.gates.tokenization import tokenize_when_allowed
+from tests.flows.gates import wait_for
 
 __all__ = ["prepare_corpus"]
 
+_publish = Store.publish
+
+
+def _publish_when_allowed(*arguments: object) -> None:
+    committed = Path(os.environ["CPT_TEST_GATES"]).glob("store-tokenizing/tokens/*/artifact.json")
+    wait_for("shards", len(list(committed)) + 1)
+    _publish(*arguments)
+
+
 if "CPT_TEST_GATES" in os.environ:  # whoever registers the deployment imports this file too
-    computing.tokenize_shard = tokenize_when_allowed
-    computing.PROCESSES_PAY_FROM_BYTES = int(os.environ["CPT_TEST_PROCESSES_PAY_FROM_BYTES"])
+    Store.publish = _publish_when_allowed

@@ -1,201 +1,255 @@
-"""SIGKILL of the flow's process, of the worker, of the server and of several at once, in tokenization and in training.
+"""SIGKILL of the flow's process, of the worker, of the server, and of all at once, in tokenization and in training."""
 
-One server serves all of it, side by side: of what is killed, each row of the tables below is another.
-"""
+import json
+import os
+import signal
+import time
+from pathlib import Path
 
-from dataclasses import dataclass, field
-from typing import Any
-
+import psutil
 import pytest
+import yaml
+from transformers import LlamaConfig
 
-from flows.serving.operation import down
+from cpt_core.config import PipelineConfig
+from flows.serving.api import answers, ask
+from flows.serving.deployments import PREFECT_FILE, load_deployments, register
+from flows.serving.operation import down, up
 from flows.serving.overview import status
+from flows.serving.prefect_server import free_port
+from flows.serving.processes import marked_processes
+from flows.serving.state import ServingState, read_state
+from tests.conftest import REPOSITORY, save_byte_tokenizer, write_jsonl
 from tests.flows.homes import new_home
-from tests.flows.lanes import UNITS, Lane, Site, Until, ask, is_alive, process_of_run
 
-pytestmark = pytest.mark.timeout(1500)
-
+SHARDS, STEPS = 25, 100
 CRASHED_WITHIN_SECONDS = 120
-"""The promise; a worker that lives sees it sooner."""
-SEEN_BY_THE_WORKER_SECONDS = 60
-
-# killed at the same time, what the runs were doing, finished by then, Crashed within seconds
-KILLED = [
-    ("flow", "tokenization", 4, SEEN_BY_THE_WORKER_SECONDS),
-    ("flow", "training", 4, SEEN_BY_THE_WORKER_SECONDS),
-    ("flow, worker", "tokenization", 12, CRASHED_WITHIN_SECONDS),
-    ("flow, worker", "training", 12, CRASHED_WITHIN_SECONDS),
-    ("flow, worker, server", "tokenization", 8, CRASHED_WITHIN_SECONDS),
-    ("flow, worker, server", "training", 8, CRASHED_WITHIN_SECONDS),
-]
-# killed at the same time, while these runs went on to so many units
-OUTLIVED = [
-    ("server", "tokenization", 8),
-    ("server", "training", 8),
-    ("worker, server", "tokenization", 12),
-    ("worker, server", "training", 12),
-    ("worker", "tokenization", 16),
-    ("worker", "training", 16),
-]
+"""The promise."""
 
 
-@dataclass
-class Story:
-    """What was seen."""
+class Site:
+    """A served home with two configurations, one that tokenizes and one that trains, as far as they are allowed to."""
 
-    outlived: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
-    """(killed, stage) -> state and finished units of a run of which nothing was killed."""
-    killed: dict[tuple[str, str], tuple[int, str, float]] = field(default_factory=dict)
-    """(killed, stage) -> finished units of a run whose process was killed, its state, and the seconds until then."""
-    next_rows: dict[str, dict[str, int]] = field(default_factory=dict)
-    """killed -> task run rows of the tokenization that came after."""
-    trainings: dict[str, tuple[list[int], int]] = field(default_factory=dict)
-    """killed -> the steps that the training has recorded in the end, and how often it was started."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        self.api_url = str(up(tokenizing(folder), home=home, port=free_port()).api_url)
+        entries = {entry["name"]: entry for entry in yaml.safe_load(PREFECT_FILE.read_text())["deployments"]}
+        entries["data-only"]["entrypoint"] = "tests.flows.gates.runs.prepare_corpus"
+        entries["data-only"]["concurrency_limit"] = entries["full-pipeline"]["concurrency_limit"]
+        for name, config in (("data-only", tokenizing(folder)), ("full-pipeline", training(folder))):
+            environment = entries[name]["work_pool"]["job_variables"]["env"]
+            entries[name]["work_pool"]["job_variables"] = {"env": environment | {"CPT_TEST_GATES": str(folder)}}
+            file = folder / f"{name}.yaml"
+            file.write_text(yaml.safe_dump({"deployments": [entries[name]]}), encoding="utf-8")
+            register(load_deployments(config, prefect_file=file), self.api_url)
 
-    def note_outlived(self, killed: str, pair: list[Lane]) -> None:
-        """Runs that have gone on since."""
-        for lane in pair:
-            self.outlived[killed, lane.stage] = lane.reached()[:2]
+    def allow(self, shards: int, steps: int) -> None:
+        """Open the gates this far."""
+        for name, number in (("shards", shards), ("steps", steps)):
+            (self.folder / f"{name}.new").write_text(str(number), encoding="utf-8")
+            (self.folder / f"{name}.new").replace(self.folder / name)
 
-    def note_killed(self, killed: str, pair: list[Lane]) -> None:
-        """Runs that have ended since."""
-        for lane in pair:
-            self.killed[killed, lane.stage] = (lane.kept, lane.state(), lane.seconds_since_kill())
+    def reached(self, runs: list[str]) -> tuple[int, int, list[str]]:
+        """How many shards are committed, how many steps are recorded, and the states of the runs."""
+        return self.shards(), len(self.steps()), self.states(runs)
 
-    def note_next(self, killed: str, pair: list[Lane], until: Until) -> None:
-        """The runs that came after them, and are over."""
-        tokenizing, training = pair
-        until(lambda: sum(tokenizing.rows().values()) == UNITS and "Running" not in tokenizing.rows(), 180)
-        self.next_rows[killed] = tokenizing.rows()
-        self.trainings[killed] = (training.steps(), training.attempts())
+    def start(self, deployment: str) -> str:
+        """Start a run; its id."""
+        (found,) = ask(self.api_url, "deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+        question = {"state": {"type": "SCHEDULED"}}
+        return str(ask(self.api_url, f"deployments/{found['id']}/create_flow_run", question)["id"])
+
+    def start_both(self) -> list[str]:
+        """A run of each configuration."""
+        return [self.start("data-only"), self.start("full-pipeline")]
+
+    def states(self, runs: list[str]) -> list[str]:
+        """The names of their states."""
+        found = ask(self.api_url, "flow_runs/filter", {"flow_runs": {"id": {"any_": runs}}})
+        names = {run["id"]: run["state_name"] for run in found}
+        return [names[run] for run in runs]
+
+    def messages(self, runs: list[str]) -> list[str]:
+        """What their states say, for whoever has to find out why a test failed."""
+        return [ask(self.api_url, f"flow_runs/{run}", {}, "GET")["state"]["message"] for run in runs]
+
+    def serving(self) -> ServingState:
+        """What the supervisor wrote down."""
+        state = read_state(self.home)
+        assert state is not None
+        return state
+
+    def processes(self, *runs: str) -> list[psutil.Process]:
+        """The processes in which these runs execute."""
+        found = [process for process in marked_processes(self.home) if is_flow(process, set(runs))]
+        assert len(found) == len(runs)
+        return found
+
+    def follows(self, run: str) -> bool:
+        """Whether a run has found a training that runs already."""
+        lines = ask(self.api_url, "logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
+        return any("is running already, and is followed" in line["message"] for line in lines)
+
+    def ranks(self) -> list[psutil.Process]:
+        """The training's processes, and those beside them."""
+        found = [process for process in psutil.process_iter() if is_rank_of(process, self.folder)]
+        assert len(found) == 2
+        return found
+
+    def shards(self) -> int:
+        """Committed token shards of the run that tokenizes."""
+        return len(list(self.folder.glob("store-tokenizing/tokens/*/artifact.json")))
+
+    def steps(self) -> list[int]:
+        """Steps that the training has recorded."""
+        files = list(self.folder.glob("store-training/training_runs/*/metrics.jsonl"))
+        return [json.loads(line)["step"] for file in files for line in file.read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def story(home_with_schema, tmp_path_factory, until):
-    """Everything that is killed, once."""
-    folder = tmp_path_factory.mktemp("crashes")
-    home = new_home(home_with_schema, folder / "home")
+def is_flow(process: psutil.Process, wanted: set[str]) -> bool:
+    """Whether a process is the one in which one of these runs executes, and not one that it started."""
     try:
-        yield play(Site(home, folder, until), until)
+        return process.environ().get("PREFECT__FLOW_RUN_ID") in wanted and "cpt_core" not in str(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def is_rank_of(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process is a rank, or the guard of one, of the training in this folder."""
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "cpt_core.launching" in command and str(folder) in command
+
+
+def tokenizing(folder: Path) -> PipelineConfig:
+    """One document a shard."""
+    for number in range(SHARDS):
+        write_jsonl(folder / f"many/{number:03}.jsonl", [f"document {number}"])
+    return PipelineConfig.model_validate(
+        {
+            "name": "tokenizing",
+            "store_uri": str(folder / "store-tokenizing"),
+            "discovery": {"sources": [{"name": "a", "uris": [str(folder / "many")]}]},
+            "tokenization": {"tokenizer": str(save_byte_tokenizer(folder / "tokenizer"))},
+            "packing": {"row_len_tokens": 64},
+            "orchestration": {"workers": 1},
+        }
+    )
+
+
+def training(folder: Path) -> PipelineConfig:
+    """A tiny model, and a checkpoint every ten steps."""
+    write_jsonl(folder / "few/a.jsonl", [f"document {number}" for number in range(64)])
+    model = LlamaConfig(
+        vocab_size=258,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    model.save_pretrained(folder / "model")
+    return PipelineConfig.model_validate(
+        {
+            "name": "training",
+            "store_uri": str(folder / "store-training"),
+            "discovery": {"sources": [{"name": "a", "uris": [str(folder / "few")]}]},
+            "tokenization": {"tokenizer": str(save_byte_tokenizer(folder / "tokenizer"))},
+            "packing": {"row_len_tokens": 64},
+            "training": {
+                "model": str(folder / "model"),
+                "max_steps": STEPS,
+                "save_steps": 10,
+                "global_batch_rows": 1,
+                "micro_batch_rows": 1,
+                "zero_stage": 0,
+                "precision": "fp32",
+                "gradient_checkpointing": False,
+                "launcher": {"environment": {"PYTHONPATH": f"{REPOSITORY / 'tests/flows/gates'}:{REPOSITORY}"}},
+            },
+        }
+    )
+
+
+@pytest.fixture
+def site(home_with_schema, tmp_path):
+    """Both configurations, served."""
+    home = new_home(home_with_schema, tmp_path / "home")
+    try:
+        yield Site(home, tmp_path)
     finally:
         down(home)
 
 
-def play(site: Site, until: Until) -> Story:
-    """Runs that lost their process together with the worker are waited for side by side; meanwhile the rest happens."""
-    story = Story()
-    everything, with_worker = site.pair("everything"), site.pair("with worker", workers=2)
-    unharmed, alone = site.pair("unharmed"), site.pair("alone")
-    site.start([*everything, *with_worker, *unharmed], 4)
-    story.facts["jobs"] = sorted(job.partition(",")[0] for job in status(site.home).jobs)
-    story.facts["expected jobs"] = sorted(
-        [f"flow run {lane.run}" for lane in (*everything, *with_worker, *unharmed)]
-        + [f"training {lane.training()}" for lane in (everything[1], with_worker[1], unharmed[1])]
-    )
-
-    site.kill("server")
-    site.go_on([*everything, *with_worker, *unharmed], 8)
-    story.note_outlived("server", unharmed)
-    site.kill("worker", "server", flows=everything)
-    site.go_on([*with_worker, *unharmed], 12)
-    story.note_outlived("worker, server", unharmed)
-    pool = site.workers(with_worker[0])
-    site.kill("worker", flows=with_worker)
-    site.go_on(unharmed, 16)
-    story.note_outlived("worker", unharmed)
-    until(lambda: not any(is_alive(process) for process in pool), 60)
-    story.facts["worker processes"] = len(pool)
-
-    site.finish(unharmed)
-    site.start(alone, 4)
-    site.kill(flows=alone)
-    until(lambda: {lane.state() for lane in alone} == {"Crashed"}, 240)
-    story.note_killed("flow", alone)
-    cancel_one_that_follows(site, alone[1], story, until)
-    start_next(alone)
-    kill_one_that_has_not_begun(site, story, until)
-    for killed, pair in (("flow, worker, server", everything), ("flow, worker", with_worker)):
-        until(lambda pair=pair: {lane.state() for lane in pair} == {"Crashed"}, 180)
-        story.note_killed(killed, pair)
-        start_next(pair)
-        until(pair[1].follows, 240)
-    for killed, pair in (("flow", alone), ("flow, worker, server", everything), ("flow, worker", with_worker)):
-        site.finish(pair)
-        story.note_next(killed, pair, until)
-    slots = ask(site.api_url, "v2/concurrency_limits/filter", {})
-    story.facts["taken slots"] = [slot["name"] for slot in slots if slot["active_slots"]]
-    return story
+def kill(*processes: psutil.Process | None) -> None:
+    """SIGKILL."""
+    for process in processes:
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
 
 
-def start_next(pair: list[Lane]) -> None:
-    """Runs after those that were killed."""
-    for lane in pair:
-        lane.start()
-
-
-def cancel_one_that_follows(site: Site, lane: Lane, story: Story, until: Until) -> None:
-    """As `prefect flow-run cancel` does."""
-    lane.start()
-    until(lane.follows, 240)
-    ranks = lane.ranks()
-    ask(site.api_url, f"flow_runs/{lane.run}/set_state", {"state": {"type": "CANCELLING"}})
-    until(lambda: lane.state() == "Cancelled", 180)
-    story.facts["cancelled ranks"] = (len(ranks), len([rank for rank in ranks if is_alive(rank)]))
-
-
-def kill_one_that_has_not_begun(site: Site, story: Story, until: Until) -> None:
-    """Its process has started and imports Prefect when it is killed together with the worker."""
-    lane = site.lane("unbegun", "tokenization")
-    lane.start()
-    until(lambda: process_of_run(site.home, lane.run) is not None, 180)
-    assert not lane.has_begun()
-    site.kill("worker", flows=[lane])
-    until(lambda: lane.state() == "Crashed", 180)
-    story.facts["unbegun seconds"] = lane.seconds_since_kill()
-
-
-@pytest.mark.parametrize(("killed", "stage", "units"), OUTLIVED)
-def test_a_run_outlives_what_it_does_not_run_in(story, killed, stage, units):
-    """It goes on while the supervisor starts the others again."""
-    assert story.outlived[killed, stage] == ("Running", units)
-
-
-@pytest.mark.parametrize(("killed", "stage", "units", "within_seconds"), KILLED)
-def test_a_run_that_lost_its_process_is_crashed_by_itself(story, killed, stage, units, within_seconds):
-    """Whoever else was killed with it."""
-    kept, state, seconds = story.killed[killed, stage]
-    assert (kept, state) == (units, "Crashed")
-    assert seconds < within_seconds
-
-
-@pytest.mark.parametrize(("killed", "stage", "units", "_"), KILLED)
-def test_the_next_run_goes_on_from_the_store(story, killed, stage, units, _):
-    """Of a tokenization it computes what is missing. A training outlives its flow: it is found, and started once;
-    in the row of the flow alone it was cancelled in between, and so started twice.
+@pytest.mark.timeout(1500)
+def test_killed_runs_are_crashed_and_new_ones_go_on_from_the_store(site, until):
+    """One after the other and then all together; every run that lost its process is Crashed within two minutes, the
+    next one gets its slot, and in the end each shard and each step was done. The training outlives its flows: it is
+    found again each time, and started once; cancelling ends it, and the next run starts it again.
     """
-    if stage == "tokenization":
-        assert story.next_rows[killed] == {"Cached": units, "Completed": UNITS - units}
-    else:
-        assert story.trainings[killed] == (list(range(1, UNITS + 1)), 2 if killed == "flow" else 1)
 
+    def start_both() -> list[str]:
+        runs = site.start_both()
+        until(lambda: site.states(runs) == ["Running", "Running"], 120)
+        return runs
 
-def test_a_run_that_was_killed_before_it_began_is_crashed_by_itself(story):
-    """The supervisor sees that its process is gone, and that its worker cannot."""
-    assert story.facts["unbegun seconds"] < SEEN_BY_THE_WORKER_SECONDS
+    def go_on(shards: int, steps: int) -> None:
+        site.allow(shards, steps)
+        deadline = time.monotonic() + 240
+        while (reached := site.reached(runs)) != (shards, steps, ["Running", "Running"]):
+            assert time.monotonic() < deadline, (reached, site.messages(runs))
+            time.sleep(0.1)
 
+    site.allow(0, 0)
+    runs = start_both()
+    go_on(5, 20)
+    seen = status(site.home)
+    assert sorted((run.state, run.flow) for run in seen.active_runs) == [("Running", "cpt"), ("Running", "cpt-prepare")]
+    (folder,) = site.folder.glob("store-training/training_runs/*")
+    jobs = sorted(job.partition(", since")[0] for job in seen.jobs)
+    assert jobs == sorted([*(f"flow run {run}" for run in runs), f"training {folder.name}"])
+    kill(*site.processes(*runs))  # the worker sees it
+    until(lambda: site.states(runs) == ["Crashed", "Crashed"], CRASHED_WITHIN_SECONDS)
 
-def test_no_slot_stays_taken(story):
-    """Each deployment here runs once at a time, and all of their runs are over."""
-    assert story.facts["taken slots"] == []
+    runs = start_both()
+    go_on(10, 40)
+    state = site.serving()
+    kill(state.server.process())
+    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url), 120)
+    go_on(15, 60)
+    kill(state.worker.process())
+    until(lambda: site.serving().worker not in (None, state.worker) and status(site.home).worker, 120)
+    go_on(20, 80)
+    assert site.states(runs) == ["Running", "Running"]
 
+    state = site.serving()
+    kill(*site.processes(*runs), state.worker.process(), state.server.process())
+    killed_at = time.monotonic()
+    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url), 120)
+    until(lambda: site.states(runs) == ["Crashed", "Crashed"], CRASHED_WITHIN_SECONDS)
+    assert time.monotonic() - killed_at < CRASHED_WITHIN_SECONDS
 
-def test_what_a_killed_or_cancelled_run_had_started_ends(story):
-    """The worker processes of a killed tokenization, and the ranks of a cancelled training."""
-    assert story.facts["worker processes"] == 2
-    assert story.facts["cancelled ranks"] == (2, 0)
+    cancelled = site.start("full-pipeline")
+    until(lambda: site.follows(cancelled), 120)
+    ranks = site.ranks()
+    question = {"state": {"type": "CANCELLING"}}
+    ask(site.api_url, f"flow_runs/{cancelled}/set_state", question)  # as `prefect flow-run cancel` does
+    until(lambda: site.states([cancelled]) == ["Cancelled"], 60)
+    assert [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE] == []
 
-
-def test_the_status_names_each_job(story):
-    """One line for each flow run and for each training."""
-    assert story.facts["jobs"] == story.facts["expected jobs"]
+    site.allow(1000, 1000)
+    last = site.start_both()
+    until(lambda: site.states(last) == ["Completed", "Completed"], 240)
+    assert site.shards() == SHARDS
+    assert site.steps() == list(range(1, STEPS + 1))
+    assert len(list(site.folder.glob("store-training/training_runs/*/attempts/*"))) == 2
