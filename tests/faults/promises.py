@@ -32,8 +32,8 @@ from tests.s3_server import s3_server
 
 ANYWHERE = ("EIO", "EINTR")
 """Errors that every call can give."""
-GROWN_BYTES_OF_A_FILE = 10_000
-"""What a run may remember of a file: 1 GB is enough for 100,000."""
+GROWN_BYTES_OF_A_FILE = 20_000
+"""What all processes of a run may remember of a file: 1 GB is enough for 50,000."""
 BY_COMMAND_EVERY = 25
 """One in so many changed bytes is looked for by a process of its own, which takes seconds."""
 _REFUSED = r"link .*: FileExistsError"
