@@ -165,7 +165,7 @@ def test_a_run_with_a_missing_shard_fails_by_name_and_flow_run_retry_computes_on
     assert facts | {"tokens a second": ""} == {
         "steps": "1",
         "processes": "1 on 1 node",
-        "tokens": "24",
+        "tokens": "18",
         "tokens a second": "",
         "model FLOPs utilisation": "not measured",
         "loss of the first step": loss,
