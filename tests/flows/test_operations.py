@@ -158,7 +158,7 @@ def a_run_failed(reader: Reader, commands: list[str], until: Until) -> None:
     assert reader.watch() == 1
     reader.second.write_bytes(WHOLE)
     printed = reader.follow(*commands)
-    assert "papers-00001: computed; 1 documents" in printed
+    assert "papers-00001: computed; 1 document" in printed
     until(lambda: reader.state() == "Completed", 180)
 
 
