@@ -7,16 +7,15 @@ import sys
 from pathlib import Path
 
 from tests.cluster.hosts import ADDRESSES, NAMES, Hosts
-from tests.cluster.two_machines import BROKEN_FILE, SHARDS, worker_module
+from tests.cluster.two_machines import SHARDS, worker_module
 
 
 def test_two_hosts_without_a_common_file_system_do_what_threads_do(
     hosts: Hosts, tmp_path: Path, search_path: str
 ) -> None:
     """The scheduler, a worker, the tokenizer's folder and the Prefect server, with a password, are on the first host;
-    a worker that knows the address and the keys of S3 is on the second. A file that is cut off fails under the name of
-    its shard, which alone is computed when it is whole. Both hosts tokenize and pack, and every file is the one
-    that threads of one host write.
+    a worker that knows the address and the keys of S3 is on the second. Both tokenize and pack, and every file is the one that
+    threads of one host write.
     """
     variables = {**os.environ, "PYTHONPATH": search_path}
     started: list[subprocess.Popen[str]] = []
@@ -37,10 +36,7 @@ def test_two_hosts_without_a_common_file_system_do_what_threads_do(
         for process in started:
             process.terminate()
             process.wait()
-    (failed, error), shards = said["failed"], said["shards"]
-    assert failed == ["a-00005"]
-    assert f"{BROKEN_FILE}: gzip data is truncated or corrupt" in error
-    assert shards == [1, SHARDS - 1]
+    assert said["shards_computed"] == SHARDS
     assert said["hosts"] == {"tokenize": list(NAMES), "pack": list(NAMES)}
     by_cluster, by_threads = said["files"]
     assert by_cluster == by_threads

@@ -13,7 +13,6 @@ import pytest
 from tests.cluster.flow import Flow
 from tests.cluster.slurm import Slurm
 
-SECRET = "hf_0123456789abcdef"
 LAUNCHER = {
     "kind": "slurm",
     "num_nodes": 2,
@@ -28,7 +27,7 @@ Until = Callable[..., None]
 @pytest.fixture
 def flow(cluster: Slurm, tmp_path: Path, search_path: str) -> Iterator[Flow]:
     """One flow, and no job or lost node after it."""
-    flow = Flow(tmp_path, LAUNCHER, {**cluster.variables, "PYTHONPATH": search_path, "HF_TOKEN": SECRET})
+    flow = Flow(tmp_path, LAUNCHER, {**cluster.variables, "PYTHONPATH": search_path})
     yield flow
     flow.end()
     cluster.bring_back_nodes()
@@ -42,13 +41,10 @@ def state_of_job(flow: Flow, cluster: Slurm) -> str:
 
 def test_a_lost_rank(flow: Flow, cluster: Slurm, until: Until) -> None:
     """A killed rank is named with its node and its last lines, the batch job has failed, and no process is left. The
-    ranks had the configuration's variables and a secret, which stood in no command line and in none of the job's files.
+    ranks had the configuration's variables.
     """
     failing = flow.start()
     until(flow.is_training, 300)
-    command_lines = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
-    assert sum("cpt_core.launching." in str(line) for line in command_lines) >= 5  # srun, guards, ranks
-    assert SECRET not in str(command_lines)
     os.kill(flow.ranks()[1], signal.SIGKILL)
     started = time.monotonic()
     answer = flow.answer(failing)
@@ -57,11 +53,8 @@ def test_a_lost_rank(flow: Flow, cluster: Slurm, until: Until) -> None:
     assert answer["error"].endswith(f"Last lines of rank-00001.log:\n{flow.last_lines(1)}")
     assert state_of_job(flow, cluster) == "FAILED"
     until(lambda: not cluster.processes(), 20)
-    files = [path for path in flow.folder.rglob("*") if path.is_file()]
-    assert {"job.sbatch", "told.json", "started.json", "launcher.log"} < {path.name for path in files}
-    with_secret = {path.name: path.read_text() for path in files if SECRET in path.read_text()}
-    assert sorted(with_secret) == ["rank-00000.log", "rank-00001.log"]  # to which these ranks write it on purpose
-    assert all(f", network lo, secret {SECRET}\n" in log for log in with_secret.values())
+    for rank in range(2):
+        assert ", network lo, " in (flow.folder / f"rank-{rank:05}.log").read_text()
 
 
 def test_a_lost_node(flow: Flow, cluster: Slurm, until: Until) -> None:
