@@ -163,11 +163,10 @@ def test_a_worker_that_dies_costs_only_what_it_was_computing(prefect_api, tmp_pa
     assert digests(tmp_path, "store") == digests(tmp_path, "by-threads")
 
 
-@pytest.mark.parametrize("runner", ["dask", "ray"])
-def test_a_run_that_is_killed_takes_its_cluster_with_it(prefect_api, tmp_path, make_config, until, runner):
+def test_a_run_that_is_killed_takes_its_dask_cluster_with_it(prefect_api, tmp_path, make_config, until):
     """The cluster of this machine that it has started; its worker is in the middle of a shard."""
-    write_jsonl(tmp_path / "corpus/1.jsonl", [f"document of {runner}"])
-    config = make_config(name=f"killed-{runner}", orchestration={"runner": runner, "workers": 1})
+    write_jsonl(tmp_path / "corpus/1.jsonl", ["document"])
+    config = make_config(name="killed", orchestration={"runner": "dask", "workers": 1})
     claim_shards(config, 0)
     environment = os.environ | {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
     run = start_prepare(tmp_path, config, environment)
