@@ -7,12 +7,13 @@ from prefect import flow
 
 from cpt_core.config import PipelineConfig
 from flows.ending import failing_in_one_line
+from tasks.computing import num_workers
 from tasks.discovery import discover
 from tasks.indexing import index_corpus
 from tasks.packing import pack_corpus
 from tasks.prepared import Prepared
 from tasks.run_page import label_run, show_outputs
-from tasks.runners import require_runner
+from tasks.runners import RunCluster, require_runner
 from tasks.tokenization import tokenize_corpus
 
 
@@ -32,12 +33,13 @@ def prepare(config: PipelineConfig) -> Prepared:
     clock = StageClock()
     manifest = discover(config)
     clock.lap("discovery")
-    tokenizer, tokens = tokenize_corpus(manifest, config)
-    clock.lap("tokenization")
-    index = index_corpus(manifest, tokens, config)
-    clock.lap("indexing")
-    packed = pack_corpus(manifest, tokens, index, tokenizer.pad_id, config)
-    clock.lap("packing")
+    with RunCluster(config.orchestration, num_workers(config)) as cluster:
+        tokenizer, tokens = tokenize_corpus(manifest, config, cluster)
+        clock.lap("tokenization")
+        index = index_corpus(manifest, tokens, config)
+        clock.lap("indexing")
+        packed = pack_corpus(manifest, tokens, index, tokenizer.pad_id, config, cluster)
+        clock.lap("packing")
     return Prepared(manifest, tokenizer, tokens, index, packed, clock.seconds)
 
 

@@ -22,7 +22,7 @@ from tasks.remedies import how_to_retry
 from tasks.repeating import REPEATED
 from tasks.run_log import library_log_in_run
 from tasks.run_page import show_drawn, show_table
-from tasks.runners import cluster_runner, thread_runner
+from tasks.runners import RunCluster, thread_runner
 from tasks.shards import pack_groups
 from tasks.stage_lines import describe_packed
 from tasks.tables import packed_splits
@@ -86,7 +86,12 @@ def _name(group: PackGroup) -> str:
 
 
 def pack_corpus(
-    manifest: Manifest, tokens: list[Artifact], index: Artifact, pad_id: int, config: PipelineConfig
+    manifest: Manifest,
+    tokens: list[Artifact],
+    index: Artifact,
+    pad_id: int,
+    config: PipelineConfig,
+    cluster: RunCluster,
 ) -> list[Artifact]:
     """All packed shards, in order of split, source and group.
 
@@ -95,7 +100,8 @@ def pack_corpus(
     """
     store = Store(config.store_uri, config.verify)
     groups = pack_groups(manifest, tokens, index, config, store)
-    outcome = _pack(groups, index, pad_id, store, config, progress := StageProgress(STAGE, len(groups), "groups"))
+    progress = StageProgress(STAGE, len(groups), "groups")
+    outcome = _pack(groups, index, pad_id, store, config, cluster, progress)
     if outcome.failures:
         raise ShardsFailedError(STAGE, outcome.failures, how_to_retry("SHARD"))
     packed = [outcome.results[group.name] for group in groups]
@@ -105,21 +111,25 @@ def pack_corpus(
 
 
 def _pack(
-    groups: list[PackGroup], index: Artifact, pad_id: int, store: Store, config: PipelineConfig, progress: StageProgress
+    groups: list[PackGroup],
+    index: Artifact,
+    pad_id: int,
+    store: Store,
+    config: PipelineConfig,
+    cluster: RunCluster,
+    progress: StageProgress,
 ) -> Outcome[PackGroup]:
     def note(group: PackGroup, packed: Artifact) -> None:
         how = "cached" if packed.is_cached else "computed"
         progress.advance(1, f"{group.name} {how}, {packed.counts['rows']:,} rows")
 
-    workers = num_workers(config)
     with Claims(store) as claims:
         packer = GroupPacker(config, index, pad_id, store, claims)
         if config.orchestration.runner == "threads" or all(map(packer.has, groups)):
-            with thread_runner(workers) as runner:
+            with thread_runner(num_workers(config)) as runner:
                 return run_in_batches(pack_batch, groups, _name, {"packer": packer}, runner, packer.has, note)
         sent = {"index": index, "pad_id": pad_id, "config": config}
-        with cluster_runner(config.orchestration, workers) as runner:
-            return run_in_batches(pack_on_worker, groups, _name, sent, runner, packer.has, note)
+        return run_in_batches(pack_on_worker, groups, _name, sent, cluster.runner(), packer.has, note)
 
 
 def _show(packed: list[Artifact], config: PipelineConfig, store: Store) -> None:

@@ -6,14 +6,13 @@ Promise: at most LINES_AT_ONCE lines every two seconds, and not what was there b
 Never: fails the job that it watches.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import copy_context
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cpt_core.printable import printable
 from cpt_core.redaction import redacted
+from tasks.background import repeatedly
 
 SECONDS_BETWEEN_LOOKS = 2.0
 LINES_AT_ONCE = 20
@@ -21,27 +20,15 @@ LINE_CHARACTERS = 300
 LOG_NAME = "rank-00000.log"
 
 
-@contextmanager
-def process_log_told(attempts: Path, tell: Callable[[str], object]) -> Iterator[None]:
+def process_log_told(attempts: Path, tell: Callable[[str], object]) -> AbstractContextManager[None]:
     """Tell new lines for the ``with`` block, and what is left of them at its end."""
     log = GrowingLogs(attempts)
-    ended = threading.Event()
 
-    def follow() -> None:
-        is_over = False
-        while not is_over:
-            is_over = ended.wait(SECONDS_BETWEEN_LOOKS)
-            for line in log.new_lines():
-                tell(line)
+    def look() -> None:
+        for line in log.new_lines():
+            tell(line)
 
-    # Without this thread's context, a Prefect logger would not know its server, and start one of its own.
-    thread = threading.Thread(target=copy_context().run, args=(follow,), name="cpt-process-log", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return repeatedly(look, SECONDS_BETWEEN_LOOKS, "cpt-process-log")
 
 
 class GrowingLogs:

@@ -7,10 +7,8 @@ Never: document text; knows Prefect.
 """
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import astuple
 
 from cpt_core.claims import said_by_owners
@@ -18,6 +16,7 @@ from cpt_core.errors import StoreError
 from cpt_core.manifest import Shard
 from cpt_core.storage import Store
 from cpt_core.tokenization import ShardProgress
+from tasks.background import repeatedly
 
 SECONDS_BETWEEN_LOOKS = 4.0
 
@@ -39,29 +38,20 @@ class Report:
         return json.dumps({key: astuple(progress) for key, progress in self._seen.copy().items()})
 
 
-@contextmanager
-def following(store: Store, shards: Mapping[str, Shard], hear: Callable[[Heard], None]) -> Iterator[None]:
-    """For the ``with`` block, call ``hear`` every few seconds from a thread that has the context of this one.
+def following(store: Store, shards: Mapping[str, Shard], hear: Callable[[Heard], None]) -> AbstractContextManager[None]:
+    """For the ``with`` block, call ``hear`` every few seconds, and at its end.
 
     Args:
         store: where the workers give their signs of life.
         shards: by key; of others nothing is heard.
         hear: told how far some of these shards are.
     """
-    ended = threading.Event()
 
     def listen() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LOOKS):
-            with suppress(StoreError):
-                hear([found for words in said_by_owners(store) for found in _understood(words, shards)])
+        with suppress(StoreError):
+            hear([found for words in said_by_owners(store) for found in _understood(words, shards)])
 
-    thread = threading.Thread(target=copy_context().run, args=(listen,), name="cpt-reports", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return repeatedly(listen, SECONDS_BETWEEN_LOOKS, "cpt-reports")
 
 
 def _understood(words: str, shards: Mapping[str, Shard]) -> Heard:

@@ -2,8 +2,8 @@
 
 In: the section ``orchestration``.
 Out: a started task runner.
-Promise: Ray and Dask are imported only where they are chosen; a cluster without an address is made for the stage, on
-this machine, and ends with it; what is wrong with a cluster is told in one line.
+Promise: Ray and Dask are imported only where they are chosen; a cluster without an address is made on this machine, for
+all stages of a run, and ends with them; what is wrong with a cluster is told in one line.
 Never: sends figures about its use anywhere, as Ray does unless it is told not to.
 """
 
@@ -24,6 +24,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cpt_core.config import OrchestrationConfig
 from cpt_core.errors import ConfigError, CptError, WorkerError
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 10.0
@@ -52,32 +54,60 @@ def thread_runner(workers: int) -> Iterator[TaskRunner[Any]]:
         yield runner
 
 
-@contextmanager
-def cluster_runner(config: OrchestrationConfig, workers: int) -> Iterator[TaskRunner[Any]]:
-    """The cluster at the address of the configuration, or one of so many processes on this machine.
+class RunCluster:
+    """The Ray or Dask cluster of a run: reached, or made, when a stage first has work for it; left with the run."""
 
-    Raises:
-        ConfigError: when nothing answers at the address, or the runner's package is absent.
-        WorkerError: when this machine is too busy to start one.
-    """
-    require_runner(config)
+    def __init__(self, config: OrchestrationConfig, workers: int) -> None:
+        """So many processes, where the configuration names no address."""
+        self._config, self._workers = config, workers
+        self._entered = ExitStack()
+        self._runner: TaskRunner[Any] | None = None
+
+    def __enter__(self) -> "RunCluster":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.close()
+
+    def runner(self) -> TaskRunner[Any]:
+        """Its task runner, started.
+
+        Raises:
+            ConfigError: when nothing answers at the address, or the runner's package is absent.
+            WorkerError: when this machine is too busy to start one.
+        """
+        if self._runner is None:
+            require_runner(self._config)
+            self._runner = self._start()
+        return self._runner
+
+    def _start(self, more_attempts: int = 2) -> TaskRunner[Any]:
+        """Whoever answers at an address may be too busy to take a run in, and is asked again."""
+        try:
+            return self._entered.enter_context(_started(self._config, self._workers))
+        except Exception as error:  # Ray has no narrower kind for what may go wrong
+            if not more_attempts or isinstance(error, OSError | ValueError):
+                raise _no_cluster(self._config, error) from error
+            logger.warning("%s did not answer in time and is asked again: %s", self._config.runner, _reason(error))
+        return self._start(more_attempts - 1)
+
+
+@contextmanager
+def _started(config: OrchestrationConfig, workers: int) -> Iterator[TaskRunner[Any]]:
+    if config.runner_address:
+        _knock(config.runner_address)
     package = importlib.import_module(f"prefect_{config.runner}")
     made = _ray(package, config, workers) if config.runner == "ray" else _dask(package, config, workers)
     with ExitStack() as stack:
-        try:
-            if config.runner_address:
-                _knock(config.runner_address)
-            with _signals_kept(), warnings.catch_warnings(action="ignore"):
-                stack.enter_context(made)
-                if config.runner == "dask":
-                    made.client  # noqa: B018  (it connects when it is first asked for)
-        except Exception as error:  # Ray has no narrower kind for what may go wrong
-            raise _no_cluster(config, error) from error
+        with _signals_kept(), warnings.catch_warnings(action="ignore"):
+            stack.enter_context(made)
+            if config.runner == "dask":
+                made.client  # noqa: B018  (it connects when it is first asked for)
         yield made
 
 
 def _no_cluster(config: OrchestrationConfig, error: Exception) -> CptError:
-    runner, reason = config.runner, " ".join(str(error).split()) or type(error).__name__
+    runner, reason = config.runner, _reason(error)
     if config.runner_address is None:
         return WorkerError(
             f"orchestration.runner: {runner} could start no cluster on this machine ({reason}); run the same command "
@@ -88,6 +118,10 @@ def _no_cluster(config: OrchestrationConfig, error: Exception) -> CptError:
         f"orchestration.runner_address: no {runner} cluster answers at {config.runner_address} ({reason}); start it "
         f"first{token}, or leave the key out for one on this machine"
     )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _knock(address: str) -> None:

@@ -28,7 +28,7 @@ from tasks.repeating import REPEATED
 from tasks.reports import Report, following
 from tasks.run_log import library_log_in_run
 from tasks.run_page import show_table
-from tasks.runners import cluster_runner, thread_runner
+from tasks.runners import RunCluster, thread_runner
 from tasks.shards import find_shard, first_of_each_key, token_keys
 from tasks.stage_lines import counted, describe_tokens
 from tasks.tables import failed_shards, tokenized_sources
@@ -71,7 +71,9 @@ def _name(shard: Shard) -> str:
     return shard.name
 
 
-def tokenize_corpus(manifest: Manifest, config: PipelineConfig) -> tuple[TextTokenizer, list[Artifact]]:
+def tokenize_corpus(
+    manifest: Manifest, config: PipelineConfig, cluster: RunCluster
+) -> tuple[TextTokenizer, list[Artifact]]:
     """All shards of the manifest, in its order.
 
     Raises:
@@ -84,7 +86,7 @@ def tokenize_corpus(manifest: Manifest, config: PipelineConfig) -> tuple[TextTok
     firsts = first_of_each_key(token_keys(manifest, config, tokenizer))
     units = [shard for position, shard in enumerate(manifest.shards) if firsts[position] == position]
     progress = StageProgress(STAGE, len(units), "shards")
-    outcome = _tokenize(units, tokenizer, store, config, progress)
+    outcome = _tokenize(units, tokenizer, store, config, cluster, progress)
     tokens = {
         shard.name: _served(outcome.results[name], is_copy=name != shard.name)
         for shard, first in zip(manifest.shards, firsts, strict=True)
@@ -98,7 +100,7 @@ def tokenize_corpus(manifest: Manifest, config: PipelineConfig) -> tuple[TextTok
     return tokenizer, ordered
 
 
-def tokenize_alone(config: PipelineConfig, shard_name: str) -> Artifact:
+def tokenize_alone(config: PipelineConfig, shard_name: str, cluster: RunCluster) -> Artifact:
     """One shard and no other.
 
     Raises:
@@ -108,7 +110,7 @@ def tokenize_alone(config: PipelineConfig, shard_name: str) -> Artifact:
     store = Store(config.store_uri, config.verify)
     shard = find_shard(config, store, shard_name)
     progress = StageProgress(STAGE, 1, "shards")
-    outcome = _tokenize([shard], load_tokenizer(config.tokenization), store, config, progress)
+    outcome = _tokenize([shard], load_tokenizer(config.tokenization), store, config, cluster, progress)
     _require_all(outcome)
     tokens = outcome.results[shard_name]
     progress.finish(describe_tokens([tokens]))
@@ -116,17 +118,22 @@ def tokenize_alone(config: PipelineConfig, shard_name: str) -> Artifact:
 
 
 def _tokenize(
-    shards: list[Shard], tokenizer: TextTokenizer, store: Store, config: PipelineConfig, progress: StageProgress
+    shards: list[Shard],
+    tokenizer: TextTokenizer,
+    store: Store,
+    config: PipelineConfig,
+    cluster: RunCluster,
+    progress: StageProgress,
 ) -> Outcome[Shard]:
-    workers = num_workers(config)
     with computing_shards(shards, tokenizer, store, config, progress.remark, progress.advance) as compute:
         if config.orchestration.runner == "threads" or all(map(compute.has, shards)):
-            with thread_runner(workers) as runner:
+            with thread_runner(num_workers(config)) as runner:
                 return run_in_batches(tokenize_batch, shards, _name, {"compute": compute}, runner, compute.has)
         remember_tokenizer(tokenizer, store)
         sent = {"tokenizer": compute.tokenizer, "config": config}
         missing = {compute.key(shard): shard for shard in shards if not compute.has(shard)}
-        with cluster_runner(config.orchestration, workers) as runner, following(store, missing, compute.heard):
+        runner = cluster.runner()
+        with following(store, missing, compute.heard):
             return run_in_batches(tokenize_on_worker, shards, _name, sent, runner, compute.has, compute.arrived)
 
 

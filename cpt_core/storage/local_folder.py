@@ -9,7 +9,8 @@ Never: trusts a file after a failed fsync.
 
 import hashlib
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cpt_core.errors import StoreError
@@ -49,12 +50,8 @@ class LocalFolder:
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file unless the name exists: whether this call created it."""
-        staged = self._new_staged_name()
         final = self.path(name)
-        try:
-            write_new(staged, content)
-            require_on_disk(staged, hashlib.sha256(content).hexdigest())
-            self._make_durable_folder(final.parent)
+        with self._staged(final, content) as staged:
             is_new = publish_new(staged, final, self.path(LOCK_NAME))
             try:
                 fsync_folder(final.parent)
@@ -63,8 +60,6 @@ class LocalFolder:
                     final.unlink(missing_ok=True)  # a name that may not survive is no commit
                 raise
             return is_new
-        finally:
-            _remove(staged)
 
     def keeps_first_writer(self) -> bool:
         """Yes: ``publish_new`` refuses a file system that cannot."""
@@ -72,15 +67,9 @@ class LocalFolder:
 
     def replace(self, name: str, content: bytes) -> None:
         """Write a small file whole, over an older one."""
-        staged = self._new_staged_name()
         final = self.path(name)
-        try:
-            write_new(staged, content)
-            require_on_disk(staged, hashlib.sha256(content).hexdigest())
-            self._make_durable_folder(final.parent)
+        with self._staged(final, content) as staged:
             staged.replace(final)
-        finally:
-            _remove(staged)
 
     def note(self, name: str, content: bytes) -> bool:
         """Write a small file that need not survive a crash, unless the name exists: whether this call did."""
@@ -119,6 +108,18 @@ class LocalFolder:
     def is_write_error(self, error: OSError) -> bool:
         """Whether an error under staging is the disk's and not our own mistake."""
         return is_of_the_file_system(error)
+
+    @contextmanager
+    def _staged(self, final: Path, content: bytes) -> Iterator[Path]:
+        """The content under a staged name, durable, and so is the folder that it is meant for."""
+        staged = self._new_staged_name()
+        try:
+            write_new(staged, content)
+            require_on_disk(staged, hashlib.sha256(content).hexdigest())
+            self._make_durable_folder(final.parent)
+            yield staged
+        finally:
+            _remove(staged)
 
     def _new_staged_name(self) -> Path:
         folder = self._root / STAGING_FOLDER
