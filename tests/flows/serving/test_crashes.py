@@ -1,4 +1,4 @@
-"""SIGKILL of the flow's process, of the worker, of the server, and of all at once, in tokenization and in training."""
+"""SIGKILL of the flow's process, of the worker, of the server, of both, of all, in tokenization and in training."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from flows.serving.state import ServingState, read_state
 from tests.conftest import REPOSITORY, save_byte_tokenizer, write_jsonl
 from tests.flows.homes import new_home
 
-SHARDS, STEPS = 25, 100
+SHARDS, STEPS = 30, 120
 CRASHED_WITHIN_SECONDS = 120
 """The promise."""
 
@@ -193,9 +193,10 @@ def kill(*processes: psutil.Process | None) -> None:
 
 @pytest.mark.timeout(1500)
 def test_killed_runs_are_crashed_and_new_ones_go_on_from_the_store(site, until):
-    """One after the other and then all together; every run that lost its process is Crashed within two minutes, the
-    next one gets its slot, and in the end each shard and each step was done. The training outlives its flows: it is
-    found again each time, and started once; cancelling ends it, and the next run starts it again.
+    """One after the other, then the worker with the server, then all together. Every run that lost its process is
+    Crashed within two minutes, the others go on; the next one gets its slot, and in the end each shard and each step
+    was done. The training outlives its flows: it is found again each time, and started once; cancelling ends it, and
+    the next run starts it again.
     """
 
     def start_both() -> list[str]:
@@ -230,6 +231,11 @@ def test_killed_runs_are_crashed_and_new_ones_go_on_from_the_store(site, until):
     kill(state.worker.process())
     until(lambda: site.serving().worker not in (None, state.worker) and status(site.home).worker, 120)
     go_on(20, 80)
+    state = site.serving()
+    kill(state.worker.process(), state.server.process())
+    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url), 120)
+    until(lambda: site.serving().worker not in (None, state.worker) and status(site.home).worker, 120)
+    go_on(25, 100)
     assert site.states(runs) == ["Running", "Running"]
 
     state = site.serving()
