@@ -23,10 +23,12 @@ from tests.faults.judging import (
 from tests.faults.object_stores import flipped_objects, kills_on_s3
 from tests.faults.row import SEED, Row
 from tests.faults.runs import Runs, contents
+from tests.faults.secrets import COMMANDS, planted_secrets
 from tests.faults.shim import DURABLE, TAKES_SPACE, Fault
 from tests.faults.small_disks import full_disks
 from tests.faults.tiny_files import OPEN_FILES, OPEN_FILES_OF_A_COMMAND, discovered, prepared
 from tests.planted_lines import LINES_FOR_EACH, MALFORMED, SortedLines, found, plant
+from tests.planted_secrets import SECRETS
 from tests.s3_chaos import FAULTY_FRACTION, LEAST_FAULTY_FRACTION, WRITERS, disturbed, local_contents
 from tests.s3_server import s3_server
 
@@ -290,6 +292,7 @@ ALL: dict[Callable[[Runs, int], Row], int] = {
     full_disks: 100,
     flipped_objects: 50,
     kills_on_s3: 8,
+    planted_secrets: len(COMMANDS) * len(SECRETS),
 }
 """How often the long form tries each; more than there are steps means all of them."""
 

@@ -38,9 +38,9 @@ def test_a_promise_holds(runs, promise):
 
 def test_all_promises_are_tried():
     """But for thousands of files through the command, which take minutes. Full disks are tried where a file system can be
-    mounted; kills of the command with the tests of the flows, whose server they share.
+    mounted; kills of the command and secrets with the tests of the flows, whose server they share.
     """
-    elsewhere = {promises.full_disks, promises.kills_of_the_command, promises.kills_on_s3}
+    elsewhere = {promises.full_disks, promises.kills_of_the_command, promises.kills_on_s3, promises.planted_secrets}
     assert {*SHORT, *elsewhere, promises.prepare_of_tiny_files} == {*promises.ALL}
 
 
