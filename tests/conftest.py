@@ -15,6 +15,8 @@ from tests.s3_server import S3Server, s3_server
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"
 """Real corpora and models, where they are at hand; no test needs them."""
+PATIENCE_SECONDS = 400
+"""How long a test waits for what has to come, on a machine that may be busy; where it is promised within a time, that."""
 
 BOS_ID, EOS_ID = 0, 1
 
@@ -98,7 +100,7 @@ def make_config(tmp_path: Path, tokenizer_folder: Path) -> Callable[..., Pipelin
 def until() -> Callable[[Callable[[], bool], float], None]:
     """Wait for something to become true, or fail."""
 
-    def wait(true: Callable[[], bool], seconds: float = 60) -> None:
+    def wait(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < deadline, f"not true after {seconds} s"

@@ -86,4 +86,4 @@ def test_what_breaks_ends_both_nodes_within_a_minute(
             if "rank 1" in error:
                 assert answer["error"].endswith(f"Last lines of rank-00001.log:\n{nodes[1].last_lines(1)}")
     assert time.monotonic() - hurt_at < 60
-    until(lambda: not any(hosts.processes(name) for name in NAMES), 20)
+    until(lambda: not any(hosts.processes(name) for name in NAMES), 60)

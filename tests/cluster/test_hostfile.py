@@ -62,7 +62,7 @@ def flow(hosts: Hosts, tmp_path: Path, search_path: str) -> Iterator[HostfileFlo
 
 def require_nothing_left(hosts: Hosts, until: Until) -> None:
     """No process on either host."""
-    until(lambda: not any(hosts.processes(name) for name in NAMES), 20)
+    until(lambda: not any(hosts.processes(name) for name in NAMES), 60)
 
 
 def test_two_hosts_train_together(flow: HostfileFlow, hosts: Hosts, until: Until) -> None:

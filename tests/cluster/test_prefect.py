@@ -117,7 +117,7 @@ def test_a_run_is_followed_live_and_its_cancellation_cancels_the_job(site: Site,
     assert job == ["RUNNING", "2"]
 
     site.cancel(run)
-    until(lambda: site.state(run) == "Cancelled", 120)
+    until(lambda: site.state(run) == "Cancelled")
     assert cluster.ask("squeue", "--noheader", f"--jobs={number}", "--states=all", "--format=%T") == "CANCELLED"
     assert cluster.ask("squeue", "--noheader") == ""
     assert cluster.processes() == []

@@ -52,7 +52,7 @@ def test_a_lost_rank(flow: Flow, cluster: Slurm, until: Until) -> None:
     assert "rank 1 on node 1 ended with signal 9 (SIGKILL)" in answer["error"]
     assert answer["error"].endswith(f"Last lines of rank-00001.log:\n{flow.last_lines(1)}")
     assert state_of_job(flow, cluster) == "FAILED"
-    until(lambda: not cluster.processes(), 20)
+    until(lambda: not cluster.processes(), 60)
     for rank in range(2):
         assert ", network lo, " in (flow.folder / f"rank-{rank:05}.log").read_text()
 
@@ -69,7 +69,7 @@ def test_a_lost_node(flow: Flow, cluster: Slurm, until: Until) -> None:
     assert time.monotonic() - started < 60
     assert "rank 1 on node 1 was lost on " in answer["error"]
     assert answer["error"].endswith(f"Last lines of rank-00001.log:\n{flow.last_lines(1)}")
-    until(lambda: not cluster.processes(), 20)
+    until(lambda: not cluster.processes(), 60)
 
 
 def test_cancelling(flow: Flow, cluster: Slurm, until: Until) -> None:
@@ -79,4 +79,4 @@ def test_cancelling(flow: Flow, cluster: Slurm, until: Until) -> None:
     cancelled.send_signal(signal.SIGTERM)
     cancelled.wait(timeout=30)
     assert state_of_job(flow, cluster) == "CANCELLED"
-    until(lambda: not cluster.processes(), 20)
+    until(lambda: not cluster.processes(), 60)

@@ -95,7 +95,7 @@ class Command:
         if orphans := _still_there(family):
             _kill(orphans)
             return f"{len(orphans)} of its processes did not end"
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         if process.returncode == 0:
             return None
         if process.returncode != -signal.SIGKILL:

@@ -62,7 +62,7 @@ def test_a_terminated_command_leaves_nothing_behind():
         folder = re.fullmatch(r"kills_at_random_moments in (.*) \.\.\.\n", process.stderr.readline())[1]
         assert Path(folder).is_dir()
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
     assert process.returncode == 143
     assert not Path(folder).exists()
 

@@ -57,7 +57,7 @@ def test_only_the_shard_whose_process_dies_fails(prefect_api, tmp_path, make_con
         "tokenize a-00006 and 2 more": "Completed",
         "tokenize a-00004": "Failed",
     }
-    until(lambda: tokenize_runs(prefect_api, flow_run_id) == expected, 30)
+    until(lambda: tokenize_runs(prefect_api, flow_run_id) == expected)
 
     write_jsonl(tmp_path / "corpus/4.jsonl", ["cured"])
     summary = prepare_corpus(make_config(), return_state=True).result()

@@ -116,7 +116,7 @@ def test_a_cluster_starts_the_same_command_on_every_node(cpt, code_config):
     """Launcher env: after `cpt prepare`, two nodes run `cpt train`; the first evaluates, both name one model."""
     code_config["training"] |= {"max_steps": 2, "launcher": {"kind": "env", "num_nodes": 2}}
     too_early = cpt("train", code_config, WORLD_SIZE="2", RANK="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
-    assert "run `cpt prepare CONFIG` once before" in too_early.communicate(timeout=100)[1]
+    assert "run `cpt prepare CONFIG` once before" in too_early.communicate(timeout=300)[1]
     assert too_early.returncode == 2
 
     finish(cpt("prepare", code_config))

@@ -118,7 +118,7 @@ def test_a_second_run_shows_the_cached_shards_of_batches_as_cached(
         ("tokenize a-00003 and 3 more", "Cached"),
         ("tokenize a-00007", "Completed"),
     ]
-    until(lambda: rows_of(prefect_api, state) == expected, 60)
+    until(lambda: rows_of(prefect_api, state) == expected)
 
 
 def test_a_batch_whose_task_breaks_is_split(prefect_api, tmp_path, make_config, monkeypatch):
@@ -175,7 +175,7 @@ def test_of_many_failing_shards_only_as_many_run_alone_as_there_may_be_rows(
         ("tokenize a-00003 and 2 more", "Completed"),
         ("tokenize a-00006 and 2 more", "Completed"),
     ]
-    until(lambda: rows_of(prefect_api, state) == expected, 60)
+    until(lambda: rows_of(prefect_api, state) == expected)
 
 
 def test_a_shard_that_had_a_row_of_its_own_does_not_run_again(prefect_api, tmp_path, make_config, monkeypatch, until):
@@ -190,7 +190,7 @@ def test_a_shard_that_had_a_row_of_its_own_does_not_run_again(prefect_api, tmp_p
         ("tokenize a-00001", "Completed"),
         ("tokenize a-00002 and 1 more", "Completed"),
     ]
-    until(lambda: rows_of(prefect_api, state) == expected, 60)
+    until(lambda: rows_of(prefect_api, state) == expected)
 
 
 def test_a_unit_that_was_lost_with_its_worker_runs_once_more(prefect_api, until):
@@ -223,7 +223,7 @@ def test_a_unit_that_was_lost_with_its_worker_runs_once_more(prefect_api, until)
         ("compute unlucky", "Completed"),
         ("compute unlucky", "Crashed"),
     ]
-    until(lambda: rows_of(prefect_api, state, "compute") == expected, 60)
+    until(lambda: rows_of(prefect_api, state, "compute") == expected)
 
 
 def test_a_batch_of_which_a_part_failed_is_not_called_cached(monkeypatch):

@@ -51,12 +51,12 @@ def prepare(s3, base, home_with_schema, tmp_path, tokenizer_folder):
 def test_prepare_reads_from_s3_and_writes_to_s3(prepare, base):
     """Nothing but the standard variables says where and as whom; the second run finds everything."""
     process = prepare()
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     summary = json.loads(stdout)
     assert (summary["documents_out"], summary["shards_computed"], summary["rows"]) == (2, 2, 1)
     assert summary["artifacts"]["index"].startswith(f"s3://{base}/store/index/s3-")
-    stdout, stderr = prepare().communicate(timeout=120)
+    stdout, stderr = prepare().communicate(timeout=300)
     assert json.loads(stdout)["shards_cached"] == 2
     assert stderr.splitlines()[-1] == "every stage is in the store already: nothing to do"
 
@@ -76,7 +76,7 @@ def test_prepare_reads_from_s3_and_writes_to_s3(prepare, base):
 def test_a_store_that_does_not_let_the_user_in_is_one_line(prepare, variables, store, reason):
     """No traceback of another thread, no complaint of a client that was not closed; nothing secret."""
     process = prepare(**({"store": store} if store else {}), **variables)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     (line,) = stderr.splitlines()
     assert line.startswith("cpt: s3://")

@@ -159,24 +159,24 @@ def a_run_failed(reader: Reader, commands: list[str], until: Until) -> None:
     reader.second.write_bytes(WHOLE)
     printed = reader.follow(*commands)
     assert "papers-00001: computed; 1 document" in printed
-    until(lambda: reader.state() == "Completed", 180)
+    until(lambda: reader.state() == "Completed")
 
 
 def a_run_is_crashed(reader: Reader, commands: list[str], until: Until) -> None:
     """Its process is killed; the worker sees it."""
     write_jsonl(reader.folder / "corpus/1.jsonl", ["the first file, again"])
     reader.start(DATA_ONLY)
-    until(lambda: reader.state() == "Running", 180)
+    until(lambda: reader.state() == "Running")
     kill(reader.process())
-    until(lambda: reader.state() == "Crashed", 60)
+    until(lambda: reader.state() == "Crashed", 120)
     reader.follow(*commands)
-    until(lambda: reader.state() == "Completed", 180)
+    until(lambda: reader.state() == "Completed")
 
 
 def the_supervisor_was_killed(reader: Reader, commands: list[str], until: Until) -> None:
     """With the worker and a run; the server is left."""
     reader.start(DATA_ONLY)
-    until(lambda: reader.process() is not None, 180)
+    until(lambda: reader.process() is not None)
     state = read_state(reader.home)
     kill(state.supervisor.process(), state.worker.process(), reader.process())
     printed = reader.follow(*commands)
@@ -192,23 +192,23 @@ def a_run_waits(reader: Reader, commands: list[str], until: Until) -> None:
     """One for the run before it, which is held up; one for a worker, which nobody starts."""
     ended = reader.run
     reader.start("cpt/full-pipeline")
-    until(lambda: reader.process() is not None, 180)
+    until(lambda: reader.process() is not None)
     holder = reader.process()
     holder.suspend()
     reader.start("cpt/full-pipeline")
-    until(lambda: reader.state() == "AwaitingConcurrencySlot", 180)
+    until(lambda: reader.state() == "AwaitingConcurrencySlot")
     reader.follow(*commands)
-    until(lambda: reader.state() == "Cancelled", 180)
+    until(lambda: reader.state() == "Cancelled")
 
     state = read_state(reader.home)
     supervisor = state.supervisor.process()
     supervisor.suspend()
     kill(state.worker.process(), holder)
     reader.start(DATA_ONLY)
-    until(lambda: reader.state() == "Late", 180)
+    until(lambda: reader.state() == "Late")
     assert "worker       offline" in reader.type("cpt status").stdout
     reader.follow(*commands)
-    until(lambda: reader.state() == "Cancelled", 180)
+    until(lambda: reader.state() == "Cancelled")
     supervisor.resume()
     reader.run = ended
 
@@ -218,7 +218,7 @@ def something_is_wrong_with_the_server(reader: Reader, commands: list[str], unti
     log = reader.home / "logs/worker.log"
     with log.open("ab") as stream:
         stream.write(b"." * LOG_BYTES + b"\n")
-    until(lambda: log.with_suffix(".log.1").exists() and log.stat().st_size < LOG_BYTES, 60)
+    until(lambda: log.with_suffix(".log.1").exists() and log.stat().st_size < LOG_BYTES)
     assert log.with_suffix(".log.1").stat().st_size > LOG_BYTES
     assert "worker ended with status -9" in reader.follow(*commands)
 
@@ -243,7 +243,7 @@ def the_history_is_put_aside(reader: Reader, commands: list[str], until: Until) 
     (run,) = ask(reader.api_url, "flow_runs/filter", {})
     reader.run = run["id"]
     cached = dict.fromkeys(("tokenize papers-00000", "tokenize papers-00001", "pack papers-00000"), "Cached")
-    until(lambda: reader.rows() == cached, 60)
+    until(lambda: reader.rows() == cached)
 
 
 def a_file_was_changed(reader: Reader, commands: list[str], until: Until) -> None:
@@ -258,7 +258,7 @@ def a_file_was_changed(reader: Reader, commands: list[str], until: Until) -> Non
     assert "; the next run computes it again" in printed
     assert reader.watch() == 0
     computed = {"tokenize papers-00000": "Cached", "tokenize papers-00001": "Completed", "pack papers-00000": "Cached"}
-    until(lambda: reader.rows() == computed, 60)
+    until(lambda: reader.rows() == computed)
 
 
 def lines_were_rejected(reader: Reader, commands: list[str], until: Until) -> None:
@@ -278,8 +278,8 @@ def new_files_come(reader: Reader, commands: list[str], until: Until) -> None:
     assert "cpt-watch/new-files every 1m" in reader.follow(watch, look)
     (run,) = [run for run in ask(reader.api_url, "flow_runs/filter", {}) if is_of_the_watcher(run)]
     reader.run = run["id"]
-    until(lambda: reader.state() == "Completed", 180)
-    until(lambda: reader.rows().get("tokenize papers-00002") == "Completed", 60)
+    until(lambda: reader.state() == "Completed")
+    until(lambda: reader.rows().get("tokenize papers-00002") == "Completed")
     printed = reader.follow(*clock)
     assert "cpt-prepare/data-only every 15m" in printed
     assert 'cpt-prepare/data-only at "0 3 * * *" UTC' in printed

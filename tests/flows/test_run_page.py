@@ -129,7 +129,7 @@ def test_a_run_has_tags_and_its_rows_have_readable_names_and_states(run, prefect
         **{f"tokenize a-{number:05d}": "Cached" for number in range(3)},
         "tokenize b-00000": "Cached",
     }
-    until(lambda: rows() == expected, 60)
+    until(lambda: rows() == expected)
     (flow_run,) = ask(prefect_api, "flow_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
     assert (flow_run["name"], flow_run["tags"]) == ("prepare test", ["cpt", "test"])
 
@@ -162,7 +162,7 @@ def test_the_log_of_a_run_has_a_line_for_each_shard(run, prefect_api, two_source
     def messages() -> list[str]:
         return [line["message"] for line in ask(prefect_api, "logs/filter", question)]
 
-    until(lambda: sum(message.startswith("1 of 1 computed in") for message in messages()) == 6, 60)
+    until(lambda: sum(message.startswith("1 of 1 computed in") for message in messages()) == 6)
     assert [message for message in messages() if "document 1" in message] == []
 
 

@@ -66,7 +66,7 @@ def test_a_cluster_gives_what_threads_give_and_a_retry_computes_only_what_failed
         "tokenize a-00004 and 1 more": "Completed",
         "tokenize a-00004": "Failed",
     }
-    until(lambda: tokenize_rows(prefect_api, str(state.state_details.flow_run_id)) == expected, 60)
+    until(lambda: tokenize_rows(prefect_api, str(state.state_details.flow_run_id)) == expected)
 
     (tmp_path / "corpus/4.jsonl.gz").write_bytes(GOOD)
     summary = prepare_corpus(cluster, return_state=True).result()
@@ -145,19 +145,19 @@ def test_a_worker_that_dies_costs_only_what_it_was_computing(prefect_api, tmp_pa
         config = make_config(name=f"loses-{cluster.runner}", orchestration=orchestration)
         run = start_prepare(tmp_path, config, environment | cluster.variables)
         try:
-            until(lambda: waiting_shards(prefect_api, config.name) == ["a-00001", "a-00003"], 180)
+            until(lambda: waiting_shards(prefect_api, config.name) == ["a-00001", "a-00003"])
             so_far = "tokenization: 0 of 4 shards; 2 documents, 24 tokens, "
-            until(lambda: shown_progress(prefect_api).startswith(so_far), 60)
+            until(lambda: shown_progress(prefect_api).startswith(so_far))
             cluster.kill_a_worker()
             for claim in claims:
                 Store(config.store_uri).forget(claim)
-            stdout, stderr = run.communicate(timeout=240)
+            stdout, stderr = run.communicate(timeout=300)
         finally:
             run.kill()
     assert run.returncode == 0, stderr
     assert json.loads(stdout)["shards_total"] == 4
     (run_id,) = run_ids(prefect_api, config.name)
-    until(lambda: sorted(tokenize_rows(prefect_api, run_id).values()) == ends, 30)
+    until(lambda: sorted(tokenize_rows(prefect_api, run_id).values()) == ends)
     threads = {"store_uri": str(tmp_path / "by-threads"), "orchestration": make_config().orchestration}
     prepare_corpus(config.model_copy(update=threads), return_state=True).result()
     assert digests(tmp_path, "store") == digests(tmp_path, "by-threads")
@@ -171,13 +171,13 @@ def test_a_run_that_is_killed_takes_its_dask_cluster_with_it(prefect_api, tmp_pa
     environment = os.environ | {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
     run = start_prepare(tmp_path, config, environment)
     try:
-        until(lambda: waiting_shards(prefect_api, config.name) == ["a-00000"], 180)
+        until(lambda: waiting_shards(prefect_api, config.name) == ["a-00000"])
         programs = psutil.Process(run.pid).children(recursive=True)
     finally:
         run.kill()
         run.communicate()
     assert programs
-    until(lambda: not any(program.is_running() for program in programs), 60)
+    until(lambda: not any(program.is_running() for program in programs), 120)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_one_job_whatever_is_killed(
     first = _start(command)
     second: subprocess.Popen[str] | None = None
     try:
-        until(lambda: len(folders("*/attempts/*/status-0/alive-*.json")) == 2, 120)
+        until(lambda: len(folders("*/attempts/*/status-0/alive-*.json")) == 2)
         (attempt,) = folders("*/attempts/*")
         second = _start(command)
         assert second.stdout is not None

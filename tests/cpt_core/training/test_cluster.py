@@ -42,7 +42,7 @@ def _run_nodes(told: list[dict[str, Any]], cluster: dict[str, str]) -> list[dict
         for node, values in enumerate(told)
     ]
     try:
-        return [json.loads(node.communicate(timeout=240)[0]) for node in nodes]
+        return [json.loads(node.communicate(timeout=300)[0]) for node in nodes]
     finally:
         for started in nodes:
             started.kill()
@@ -113,5 +113,5 @@ def test_a_lost_rank_is_given_up_in_time() -> None:
         )
         for rank in range(2)
     ]
-    said = [rank.communicate(timeout=120)[0].splitlines()[-1:] for rank in ranks]
+    said = [rank.communicate(timeout=300)[0].splitlines()[-1:] for rank in ranks]
     assert said[0] == ["gave up"]

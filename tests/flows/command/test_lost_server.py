@@ -80,7 +80,7 @@ def test_a_run_that_loses_its_server_goes_on_with_another_and_the_next_one_is_al
     assert (summary["shards_computed"], summary["documents_out"]) == (SHARDS, SHARDS)
 
     again = start("from flows.command import main; main()")
-    stdout, stderr = again.communicate(timeout=180)
+    stdout, stderr = again.communicate(timeout=300)
     assert again.returncode == 0, stderr
     assert json.loads(stdout)["shards_cached"] == SHARDS
     assert json.loads(stdout)["artifacts"] == summary["artifacts"]

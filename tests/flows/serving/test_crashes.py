@@ -201,7 +201,7 @@ def test_killed_runs_are_crashed_and_new_ones_go_on_from_the_store(site, until):
 
     def start_both() -> list[str]:
         runs = site.start_both()
-        until(lambda: site.states(runs) == ["Running", "Running"], 120)
+        until(lambda: site.states(runs) == ["Running", "Running"])
         return runs
 
     def go_on(shards: int, steps: int) -> None:
@@ -226,31 +226,31 @@ def test_killed_runs_are_crashed_and_new_ones_go_on_from_the_store(site, until):
     go_on(10, 40)
     state = site.serving()
     kill(state.server.process())
-    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url), 120)
+    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url))
     go_on(15, 60)
     kill(state.worker.process())
-    until(lambda: site.serving().worker not in (None, state.worker) and status(site.home).worker, 120)
+    until(lambda: site.serving().worker not in (None, state.worker) and status(site.home).worker)
     go_on(20, 80)
     state = site.serving()
     kill(state.worker.process(), state.server.process())
-    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url), 120)
-    until(lambda: site.serving().worker not in (None, state.worker) and status(site.home).worker, 120)
+    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url))
+    until(lambda: site.serving().worker not in (None, state.worker) and status(site.home).worker)
     go_on(25, 100)
     assert site.states(runs) == ["Running", "Running"]
 
     state = site.serving()
     kill(*site.processes(*runs), state.worker.process(), state.server.process())
     killed_at = time.monotonic()
-    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url), 120)
+    until(lambda: site.serving().server not in (None, state.server) and answers(site.api_url))
     until(lambda: site.states(runs) == ["Crashed", "Crashed"], CRASHED_WITHIN_SECONDS)
     assert time.monotonic() - killed_at < CRASHED_WITHIN_SECONDS
 
     cancelled = site.start("full-pipeline")
-    until(lambda: site.follows(cancelled), 120)
+    until(lambda: site.follows(cancelled))
     ranks = site.ranks()
     question = {"state": {"type": "CANCELLING"}}
     ask(site.api_url, f"flow_runs/{cancelled}/set_state", question)  # as `prefect flow-run cancel` does
-    until(lambda: site.states([cancelled]) == ["Cancelled"], 60)
+    until(lambda: site.states([cancelled]) == ["Cancelled"])
     assert [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE] == []
 
     site.allow(1000, 1000)

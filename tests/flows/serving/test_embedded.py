@@ -71,7 +71,7 @@ def test_runs_at_the_same_time_and_a_killed_run(home: Path, hold_a_server: str, 
             assert answers(others_url)
         assert sorted(folder.name for folder in (home / "embedded").iterdir()) == ["0", "1"]
         os.kill(other.pid, signal.SIGKILL)
-    until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, 20)
+    until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE, 60)
     assert not answers(others_url)
 
 

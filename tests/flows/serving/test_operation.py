@@ -83,7 +83,7 @@ def test_a_second_up_changes_the_defaults_of_the_deployments(
     assert state_of(home) == before
     run = run_deployment(second, "data-only")
     assert run["parameters"] == {"config": config.model_dump(mode="json")}
-    until(lambda: "Failed" in [line.state for line in status(home).recent_runs], 90)
+    until(lambda: "Failed" in [line.state for line in status(home).recent_runs])
     (ended,) = ask(str(second.api_url), "flow_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
     assert config.tokenization.tokenizer in ended["state"]["message"]
 

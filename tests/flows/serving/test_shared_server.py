@@ -92,7 +92,7 @@ def test_a_shared_server_keeps_its_secrets(home, shared, tmp_path, until):
         f'next         PREFECT_API_AUTH_STRING="$(cat {home / "auth"})" PREFECT_API_URL={api_url}'
         " prefect deployment run cpt/full-pipeline"
     )
-    until(lambda: "ended        Completed  cpt-prepare prepare test" in status_of(environment), 180)
+    until(lambda: "ended        Completed  cpt-prepare prepare test" in status_of(environment))
 
     with embedded_server(home) as found:  # as `cpt run` does
         assert (found, ask(found, "flow_runs/count", {}) > 0) == (api_url, True)
