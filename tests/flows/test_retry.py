@@ -192,7 +192,7 @@ def test_on_a_dask_cluster_flow_run_retry_computes_only_the_failed_shard(served,
     assert served.prefect("flow-run", "retry", run["id"]).returncode == 0
     until(lambda: served.state_type(run["id"]) == "COMPLETED", 300)
     until(lambda: served.shard_states(run["id"]) == sorted([*FIRST_ATTEMPT, *RETRY]))
-    assert served.states(run["id"], "pack") == [("pack a-00000", "Completed")]
+    until(lambda: served.states(run["id"], "pack") == [("pack a-00000", "Completed")])
 
 
 def test_the_retry_button_of_the_ui_computes_only_the_failed_shard(served, until, tmp_path):
