@@ -38,7 +38,7 @@ GATES = (
 CLAIMS = ".claims"
 """Folder of the store that is there as soon as tokenization begins."""
 LONGEST_RUN_SECONDS = 300
-_ORPHANS_END_IN_SECONDS = 20
+_ORPHANS_END_IN_SECONDS = 60
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,13 @@ class Reader:
         """The state of that run."""
         return str(ask(self.api_url, f"flow_runs/{self.run}", {}, "GET")["state_name"])
 
+    def is_reported(self) -> bool:
+        """Whether the worker has said of that run all that it will: it calls it Crashed twice, a second apart, and the
+        second time would undo a retry in between.
+        """
+        lines = ask(self.api_url, "logs/filter", {"logs": {"flow_run_id": {"any_": [self.run]}}})
+        return any(line["message"].startswith("Check whether the flow run exceeded its memory") for line in lines)
+
     def process(self) -> psutil.Process | None:
         """The process of that run."""
         return process_of_run(self.home, self.run)
@@ -169,6 +176,7 @@ def a_run_is_crashed(reader: Reader, commands: list[str], until: Until) -> None:
     until(lambda: reader.state() == "Running")
     kill(reader.process())
     until(lambda: reader.state() == "Crashed", 120)
+    until(reader.is_reported)
     reader.follow(*commands)
     until(lambda: reader.state() == "Completed")
 

@@ -113,6 +113,12 @@ def start_prepare(folder: Path, config: PipelineConfig, environment: dict[str, s
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
+def waits(run: "subprocess.Popen[str]", api_url: str, name: str, shards: list[str]) -> bool:
+    """Whether its workers wait for these shards; a run that has ended will not."""
+    assert run.poll() is None, run.communicate()[1]
+    return waiting_shards(api_url, name) == shards
+
+
 def claim_shards(config: PipelineConfig, *positions: int) -> list[str]:
     """As another run does that computes these shards: whoever comes to them waits until the claims are forgotten."""
     store = Store(config.store_uri)
@@ -145,7 +151,7 @@ def test_a_worker_that_dies_costs_only_what_it_was_computing(prefect_api, tmp_pa
         config = make_config(name=f"loses-{cluster.runner}", orchestration=orchestration)
         run = start_prepare(tmp_path, config, environment | cluster.variables)
         try:
-            until(lambda: waiting_shards(prefect_api, config.name) == ["a-00001", "a-00003"])
+            until(lambda: waits(run, prefect_api, config.name, ["a-00001", "a-00003"]))
             so_far = "tokenization: 0 of 4 shards; 2 documents, 24 tokens, "
             until(lambda: shown_progress(prefect_api).startswith(so_far))
             cluster.kill_a_worker()
@@ -171,7 +177,7 @@ def test_a_run_that_is_killed_takes_its_dask_cluster_with_it(prefect_api, tmp_pa
     environment = os.environ | {"PREFECT_API_URL": prefect_api, "CPT_HOME": str(tmp_path / "home")}
     run = start_prepare(tmp_path, config, environment)
     try:
-        until(lambda: waiting_shards(prefect_api, config.name) == ["a-00000"])
+        until(lambda: waits(run, prefect_api, config.name, ["a-00000"]))
         programs = psutil.Process(run.pid).children(recursive=True)
     finally:
         run.kill()
