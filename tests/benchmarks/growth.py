@@ -34,4 +34,6 @@ def subject(quick: bool) -> Subject:
 def _prepare(size_mb: int, shard_size: str) -> Contender:
     corpus = str(kernel_corpus(size_mb * 1_000_000))
     arguments = {"corpus": corpus, "workers": WORKERS, "shard_size_bytes": shard_size}
-    return Contender(f"cpt prepare, {size_mb:,} MB in shards of {shard_size}", "prepare_ours", arguments)
+    return Contender(
+        f"cpt prepare, {size_mb:,} MB in shards of {shard_size}", "prepare_ours", arguments, starts_commands=True
+    )

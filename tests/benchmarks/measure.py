@@ -36,12 +36,14 @@ class Contender:
         module: file name in ``contenders``, without suffix.
         arguments: of the module; ``repeats`` and a scratch folder are added.
         is_peer: runs in the peers' environment and not in this project's.
+        starts_commands: its work is done by commands that it starts; the memory is theirs alone.
     """
 
     name: str
     module: str
     arguments: dict[str, Any]
     is_peer: bool = False
+    starts_commands: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def measure(contender: Contender, repeats: int) -> Measurement:
         [*_command(contender), arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1", "HF_HOME": str(scratch / "hf")},
     )  # fmt: skip
-    memory = _PeakMemory(process.pid)
+    memory = _PeakMemory(process.pid, with_itself=not contender.starts_commands)
     output, messages = process.communicate()
     peak = memory.stop()
     shutil.rmtree(scratch, ignore_errors=True)
@@ -124,8 +126,8 @@ def _command(contender: Contender) -> list[str]:
 class _PeakMemory:
     """Looks at a process and its children until it is stopped."""
 
-    def __init__(self, pid: int) -> None:
-        self._pid, self._peak, self._done = pid, 0, threading.Event()
+    def __init__(self, pid: int, *, with_itself: bool) -> None:
+        self._pid, self._with_itself, self._peak, self._done = pid, with_itself, 0, threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
 
@@ -143,7 +145,7 @@ class _PeakMemory:
         total = 0
         try:
             root = psutil.Process(self._pid)
-            processes = [root, *root.children(recursive=True)]
+            processes = [root] * self._with_itself + root.children(recursive=True)
         except psutil.NoSuchProcess:
             return 0
         for process in processes:

@@ -22,8 +22,14 @@ def subject(quick: bool) -> Subject:
         title="Many tiny shards",
         unit="shards/s",
         contenders=[
-            *(Contender(f"cold, {shards:,} shards", "prepare_cold", {"shards": shards}) for shards in sizes),
-            *(Contender(f"nothing to do, {shards:,} shards", "run_again", {"shards": shards}) for shards in sizes),
+            *(
+                Contender(f"cold, {shards:,} shards", "prepare_cold", {"shards": shards}, starts_commands=True)
+                for shards in sizes
+            ),
+            *(
+                Contender(f"nothing to do, {shards:,} shards", "run_again", {"shards": shards}, starts_commands=True)
+                for shards in sizes
+            ),
         ],
         facts={
             "wall_s": "wall time, s",
