@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 HUGGINGFACE = "huggingface"
 GIGATOKEN = "gigatoken"
 REBUILD_AFTER_GROWTH_BYTES = 250_000_000
-"""How much larger the process may grow before gigatoken is built anew, which takes about a second. It remembers every
-word it has met, without a bound: 0.15 bytes a byte of C code, but 10 of words that never come again."""
+"""How much the process may grow while gigatoken encodes, before it is built anew, which takes about a second. It
+remembers every word it has met, without a bound: 0.15 bytes a byte of C code, but 10 of words that never come again."""
 ENCODED_AT_ONCE_CHARACTERS = 500_000
 """Texts given to tokenizers together: it holds a hundred bytes a character until it has encoded the last of them."""
 
@@ -81,10 +81,13 @@ class GigatokenEngine:
 
     def encode(self, texts: list[str]) -> EncodedTexts:
         """Ids of a batch."""
-        if _rss_bytes() > self._rss_bytes_when_built + REBUILD_AFTER_GROWTH_BYTES:
+        if self._grown_bytes > REBUILD_AFTER_GROWTH_BYTES:
             self._build()
+        before = _rss_bytes()
         layout = self._encoder.encode_batch(texts, parallel=False).layout
-        return EncodedTexts(layout.content.data.view(np.int32), np.diff(layout.offsets.data))
+        ids, ends = layout.content.data.view(np.int32), layout.offsets.data
+        self._grown_bytes += max(0, _rss_bytes() - before - ids.nbytes - ends.nbytes)
+        return EncodedTexts(ids, np.diff(ends))
 
     def _build(self) -> None:
         import gigatoken  # takes half a second to import, and most runs find everything in the store
@@ -92,7 +95,7 @@ class GigatokenEngine:
         self._encoder: Any = None  # the old one goes before the new one comes
         self._encoder = gigatoken.Tokenizer.from_json(self._tokenizer_json).backend
         give_back_freed_memory()
-        self._rss_bytes_when_built = _rss_bytes()
+        self._grown_bytes = 0  # by what it remembers; the rest of the process grows for reasons of its own
 
 
 def _parts(texts: list[str]) -> Iterator[list[str]]:
