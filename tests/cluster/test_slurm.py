@@ -21,13 +21,14 @@ LAUNCHER = {
     "sbatch_options": ["--cpus-per-task=1", "--mem=500"],
     "environment": {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
 }
+SECRET = "hf_0123456789abcdef"
 Until = Callable[..., None]
 
 
 @pytest.fixture
 def flow(cluster: Slurm, tmp_path: Path, search_path: str) -> Iterator[Flow]:
     """One flow, and no job or lost node after it."""
-    flow = Flow(tmp_path, LAUNCHER, {**cluster.variables, "PYTHONPATH": search_path})
+    flow = Flow(tmp_path, LAUNCHER, {**cluster.variables, "PYTHONPATH": search_path, "HF_TOKEN": SECRET})
     yield flow
     flow.end()
     cluster.bring_back_nodes()
@@ -37,6 +38,24 @@ def state_of_job(flow: Flow, cluster: Slurm) -> str:
     """Slurm's word for it."""
     number = json.loads((flow.folder / "started.json").read_text())["slurm_job_id"]
     return cluster.ask("squeue", "--noheader", "--states=all", f"--jobs={number}", "--format=%T")
+
+
+def test_a_secret(flow: Flow, cluster: Slurm, until: Until) -> None:
+    """It reaches the ranks with the environment of `sbatch`, and stands in no command line of the machine, no file of the
+    job but what the ranks print themselves, and nothing that Slurm tells.
+    """
+    process = flow.start(steps=100)
+    until(flow.is_training, 300)
+    command_lines = [line for each in psutil.process_iter(["cmdline"]) if (line := each.info["cmdline"])]
+    assert sum("cpt_core.launching.guard" in line for line in command_lines) >= 2
+    told = [cluster.ask("scontrol", "show", "job", "--details"), cluster.ask("squeue", "--Format=all")]
+    assert "job.sbatch" in told[0]
+    assert flow.answer(process) == {"world_size": 2, "steps": 100}
+    logs = {flow.folder / f"rank-{rank:05}.log" for rank in range(2)}
+    assert all(f", secret {SECRET}" in log.read_text() for log in logs)
+    files = {path for path in flow.folder.rglob("*") if path.is_file()} - logs
+    assert flow.folder / "job.sbatch" in files
+    assert SECRET not in str([command_lines, told, [path.read_bytes() for path in files]])
 
 
 def test_a_lost_rank(flow: Flow, cluster: Slurm, until: Until) -> None:
