@@ -23,7 +23,6 @@ SUBJECTS: dict[str, Callable[[bool], Subject]] = {
     "training": training.subject,
 }
 """Name to maker; the maker is told whether the run is a quick one, and prepares what its contenders read."""
-QUICK_REPEATS = 3
 
 
 def main() -> None:
@@ -42,7 +41,7 @@ def main() -> None:
     for name in options.subjects or SUBJECTS:
         try:
             subject = SUBJECTS[name](options.quick)
-            measurements = run(subject, QUICK_REPEATS if options.quick else subject.repeats)
+            measurements = run(subject, subject.quick_repeats if options.quick else subject.repeats)
         except (RuntimeError, subprocess.CalledProcessError) as error:
             failures.append(f"{name}: {error}")
             continue

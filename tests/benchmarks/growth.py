@@ -3,7 +3,7 @@
 from tests.benchmarks.materials import kernel_corpus
 from tests.benchmarks.measure import Contender, Subject
 
-SIZES_MB, QUICK_SIZES_MB = (100, 200, 400, 600, 800, 1200), (20, 40, 80)
+SIZES_MB, QUICK_SIZES_MB = (100, 200, 400, 600, 800, 1200), (20, 80)
 SHARD_SIZE, DEFAULT_SHARD_SIZE = "32MB", "256MB"
 WORKERS = 2
 
@@ -27,6 +27,7 @@ def subject(quick: bool) -> Subject:
         contenders=[_prepare(size_mb, shard_size) for size_mb, shard_size in sizes],
         facts={"size_mb": "MB", "seconds": "seconds", "tokens": "tokens", "padding": "padding"},
         repeats=3,
+        quick_repeats=1,
         notes=_NOTES.strip(),
     )
 

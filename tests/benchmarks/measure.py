@@ -58,6 +58,7 @@ class Subject:
         baseline: the contender that ratios refer to; None for a subject without peers.
         facts: fact to column heading.
         repeats: of each contender in a whole measurement.
+        quick_repeats: in a quick one.
         notes: what a reader must know.
     """
 
@@ -68,6 +69,7 @@ class Subject:
     baseline: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
     repeats: int = 5
+    quick_repeats: int = 2
     notes: str = ""
 
 

@@ -41,5 +41,6 @@ def subject(quick: bool) -> Subject:
             "unfinished_task_runs": "without a final state",
         },
         repeats=3,
+        quick_repeats=1,
         notes=_NOTES.strip(),
     )
