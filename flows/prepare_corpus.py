@@ -7,7 +7,6 @@ from prefect import flow
 
 from cpt_core.config import PipelineConfig
 from flows.ending import failing_in_one_line
-from tasks.computing import num_workers
 from tasks.discovery import discover
 from tasks.indexing import index_corpus
 from tasks.packing import pack_corpus
@@ -33,7 +32,7 @@ def prepare(config: PipelineConfig) -> Prepared:
     clock = StageClock()
     manifest = discover(config)
     clock.lap("discovery")
-    with RunCluster(config.orchestration, num_workers(config)) as cluster:
+    with RunCluster(config) as cluster:
         tokenizer, tokens = tokenize_corpus(manifest, config, cluster)
         clock.lap("tokenization")
         index = index_corpus(manifest, tokens, config)

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from cpt_core.config import OrchestrationConfig
+from cpt_core.config import OrchestrationConfig, PipelineConfig
 from cpt_core.errors import ConfigError, CptError, WorkerError
+from tasks.computing import num_workers
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,9 @@ def thread_runner(workers: int) -> Iterator[TaskRunner[Any]]:
 class RunCluster:
     """The Ray or Dask cluster of a run: reached, or made, when a stage first has work for it; left with the run."""
 
-    def __init__(self, config: OrchestrationConfig, workers: int) -> None:
-        """So many processes, where the configuration names no address."""
-        self._config, self._workers = config, workers
+    def __init__(self, config: PipelineConfig) -> None:
+        """Of this configuration; nothing is reached yet."""
+        self._config, self._workers = config.orchestration, num_workers(config)
         self._entered = ExitStack()
         self._runner: TaskRunner[Any] | None = None
 

@@ -1,6 +1,6 @@
-"""The smallest training that is one, as a program in a process of its own.
+"""The smallest training that is one, as a program in a process of its own, and a model that is small enough for it.
 
-It prints a JSON object for each notice, ``{"notice": ...}``, and in the end one with ``counts`` and ``notices``, or with
+The program prints a JSON object for each notice, ``{"notice": ...}``, and in the end one with ``counts`` and ``notices``, or with
 ``error``.
 """
 
@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from transformers import LlamaConfig
 
 from cpt_core.storage import Store
 
@@ -61,3 +63,18 @@ def last_word(stdout: str) -> dict[str, Any]:
     """What the program said in the end."""
     said: dict[str, Any] = json.loads(stdout.splitlines()[-1])
     return said
+
+
+def save_small_llama(folder: Path) -> Path:
+    """A Llama of one layer for the byte tokenizer and rows of 64 tokens, without weights."""
+    model = LlamaConfig(
+        vocab_size=258,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    model.save_pretrained(folder)
+    return folder

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import yaml
-from transformers import LlamaConfig
 
 from tests.conftest import REPOSITORY, save_byte_tokenizer, write_jsonl
 from tests.faults.row import Row
 from tests.faults.runs import Runs
 from tests.planted_secrets import DEBUG, PLANTED, SECRETS, SESSION_TOKEN, files_under, found_in, watched
+from tests.small_training import save_small_llama
 
 CPT = str(Path(sys.executable).parent / "cpt")
 _SETTINGS_THAT_FAIL = ["--set", "training.max_steps=5", "--set", "training.launcher.environment.PYTHONHOME=/nowhere"]
@@ -62,15 +62,6 @@ def _start(arguments: list[str], folder: Path) -> "subprocess.Popen[str]":
 def _write_scene(folder: Path) -> Path:
     """A corpus, a tiny model, and a training that passes on what its processes have to know."""
     write_jsonl(folder / "corpus/a.jsonl", [f"document {number}" for number in range(64)])
-    LlamaConfig(
-        vocab_size=258,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    ).save_pretrained(folder / "model")
     config = {
         "name": "secrets",
         "store_uri": str(folder / "store"),
@@ -78,7 +69,7 @@ def _write_scene(folder: Path) -> Path:
         "tokenization": {"tokenizer": str(save_byte_tokenizer(folder / "tokenizer"))},
         "packing": {"row_len_tokens": 64},
         "training": {
-            "model": str(folder / "model"),
+            "model": str(save_small_llama(folder / "model")),
             "max_steps": 4,
             "save_steps": 2,
             "global_batch_rows": 2,

@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from transformers import LlamaConfig
 
 from cpt_core.config import PipelineConfig
 from flows.serving.api import answers, ask
@@ -21,6 +20,7 @@ from flows.serving.processes import marked_processes
 from flows.serving.state import ServingState, read_state
 from tests.conftest import REPOSITORY, save_byte_tokenizer, write_jsonl
 from tests.flows.homes import new_home
+from tests.small_training import save_small_llama
 
 SHARDS, STEPS = 30, 120
 CRASHED_WITHIN_SECONDS = 120
@@ -142,16 +142,6 @@ def tokenizing(folder: Path) -> PipelineConfig:
 def training(folder: Path) -> PipelineConfig:
     """A tiny model, and a checkpoint every ten steps."""
     write_jsonl(folder / "few/a.jsonl", [f"document {number}" for number in range(64)])
-    model = LlamaConfig(
-        vocab_size=258,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
-    model.save_pretrained(folder / "model")
     return PipelineConfig.model_validate(
         {
             "name": "training",
@@ -160,7 +150,7 @@ def training(folder: Path) -> PipelineConfig:
             "tokenization": {"tokenizer": str(save_byte_tokenizer(folder / "tokenizer"))},
             "packing": {"row_len_tokens": 64},
             "training": {
-                "model": str(folder / "model"),
+                "model": str(save_small_llama(folder / "model")),
                 "max_steps": STEPS,
                 "save_steps": 10,
                 "global_batch_rows": 1,
