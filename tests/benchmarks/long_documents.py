@@ -13,9 +13,10 @@ KINDS = {
 }
 
 _NOTES = """
-One document in one line of jsonl, Llama-3.1's tokenizer, by this process alone; the corpus is the Linux kernel, its
-files one after the other. Longer stretches without a space or line break between two letters than
-tokenization.max_unbroken_characters (16 million by default) are not encoded but quarantined.
+One document in one line of jsonl, Llama-3.1's tokenizer, by this process alone, whose engine has not met a word when a
+repeat starts; the corpus is the Linux kernel, its files one after the other. Longer stretches without a space or line
+break between two letters than tokenization.max_unbroken_characters (16 million by default) are not encoded but
+quarantined.
 """
 
 

@@ -26,16 +26,15 @@ OWN_COLOUR, PEER_COLOUR = "#1f6feb", "#9aa4b2"
 def report(subject: Subject, measurements: list[Measurement]) -> dict[str, Any]:
     """One subject, and where and when it was measured, as plain values."""
     return {
-        "machine": _machine(),
         "versions": {name: version(name) for name in OWN_PACKAGES} | {"peers": PEER_PACKAGES},
-        "subjects": [_subject(subject, measurements)],
+        "subjects": [_subject(subject, measurements) | {"machine": _machine()}],
     }
 
 
 def write_report(found: dict[str, Any], folder: Path, name: str, order: list[str]) -> None:
     """``name``.json, .md and .svg in a folder.
 
-    Other subjects that stand there stay, if they were measured on the same machine with the same versions.
+    Other subjects that stand there stay, if they were measured with the same versions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.json"
@@ -47,7 +46,7 @@ def write_report(found: dict[str, Any], folder: Path, name: str, order: list[str
 
 
 def _joined(before: dict[str, Any], found: dict[str, Any], order: list[str]) -> dict[str, Any]:
-    if any(before[key] != found[key] for key in ("machine", "versions")):
+    if before["versions"] != found["versions"]:
         return found
     subjects = {subject["name"]: subject for subject in before["subjects"] + found["subjects"]}
     return found | {"subjects": sorted(subjects.values(), key=lambda subject: order.index(subject["name"]))}
@@ -93,13 +92,12 @@ def _subject(subject: Subject, measurements: list[Measurement]) -> dict[str, Any
 
 
 def _page(found: dict[str, Any], name: str) -> str:
-    machine, versions = found["machine"], dict(found["versions"])
+    versions = dict(found["versions"])
     peers = ", ".join(versions.pop("peers"))
     lines = [
         "# Benchmarks",
         "",
-        f"`make bench` on {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']},"
-        f" Python {machine['python']}. Medians and ranges.",
+        "By `make bench`: medians and ranges. Each table was measured in one run on one machine, so compare within it.",
         "",
         f"Own environment: {', '.join(f'{package} {number}' for package, number in versions.items())}.",
         f"Peers: {peers}.",
@@ -110,9 +108,18 @@ def _page(found: dict[str, Any], name: str) -> str:
         lines += ["", f"## {subject['title']}", "", *_table(subject)]
         if subject["notes"]:
             lines += ["", subject["notes"]]
-        repeats = max(len(contender["amounts"]) for contender in subject["contenders"])
-        lines += ["", f"{subject['measured_on']}, {repeats} repeats, by `{_command(subject['name'])}`."]
+        lines += ["", *_circumstances(subject)]
     return "\n".join(lines) + "\n"
+
+
+def _circumstances(subject: dict[str, Any]) -> list[str]:
+    """When, how and where it was measured."""
+    repeats = max(len(contender["amounts"]) for contender in subject["contenders"])
+    machine = subject["machine"]
+    return [
+        f"{subject['measured_on']}, {repeats} repeats, by `{_command(subject['name'])}` on {machine['cpu']},",
+        f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}.",
+    ]
 
 
 def _command(subject: str) -> str:
