@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 
 from tests.cluster.hosts import ADDRESSES, NAMES, Hosts
-from tests.cluster.two_machines import SHARDS, worker_module
+from tests.cluster.two_machines import CUT_OFF, SHARDS, worker_module
 
 
 def test_two_hosts_without_a_common_file_system_do_what_threads_do(
     hosts: Hosts, tmp_path: Path, search_path: str
 ) -> None:
     """The scheduler, a worker, the tokenizer's folder and the Prefect server, with a password, are on the first host;
-    a worker that knows the address and the keys of S3 is on the second. Both tokenize and pack, and every file is the one that
-    threads of one host write.
+    a worker that knows the address and the keys of S3 is on the second. One file is cut off: its shard fails by name, and
+    when the file is whole, it alone is computed. Both hosts tokenize and pack, and every file is the one that threads of
+    one host write.
     """
     variables = {**os.environ, "PYTHONPATH": search_path}
     started: list[subprocess.Popen[str]] = []
@@ -36,8 +37,11 @@ def test_two_hosts_without_a_common_file_system_do_what_threads_do(
         for process in started:
             process.terminate()
             process.wait()
-    assert said["shards_computed"] == SHARDS
+    assert said["exit_code"] == 1
+    assert f"corpus/{CUT_OFF}: gzip data is truncated or corrupt" in said["failed"], said["failed"]
+    assert "1 shard(s) failed, all others are committed" in said["failed"], said["failed"]
+    assert (said["shards_computed"], said["shards_cached"]) == (1, SHARDS)
     assert said["hosts"] == {"tokenize": list(NAMES), "pack": list(NAMES)}
     by_cluster, by_threads = said["files"]
     assert by_cluster == by_threads
-    assert len(by_cluster) > SHARDS
+    assert len(by_cluster) > SHARDS + 1

@@ -1,10 +1,11 @@
 """What the first of two machines does: an S3 server, a Prefect server, a Dask scheduler with a worker, and two runs.
 
 ``python -m tests.cluster.two_machines FOLDER ADDRESS`` prints one JSON object when the second machine's worker may
-come; when it is there, the data stages run on both workers, and on threads of the first machine for comparison. Then
-it prints one object more.
+come; when it is there, the data stages run on both workers with a file that is cut off, again when it is whole, and on
+threads of the first machine for comparison. Then it prints one object more.
 """
 
+import gzip
 import json
 import os
 import re
@@ -25,11 +26,13 @@ from tests.s3_server import S3Server, s3_server
 
 PREFECT_PORT, DASK_PORT = 4200, 8786
 SHARDS = 8
+CUT_OFF = "cut-off.jsonl.gz"
+WHOLE = gzip.compress(b'{"text": "the last file"}\n', mtime=0)
 SECRET = "admin:of-the-tests"
 
 
 def main() -> None:
-    """Start everything, say so, run twice, and say what came of it."""
+    """Start everything, say so, run three times, and say what came of it."""
     folder, address = Path(sys.argv[1]), sys.argv[2]
     with ExitStack() as stack:
         server = stack.enter_context(s3_server(folder / "s3", address))
@@ -55,7 +58,7 @@ def main() -> None:
         wait_until_answers(serving["PREFECT_API_URL"], alive=lambda: running.poll() is None, log=folder / "prefect.log")
         with Client(f"tcp://{address}:{DASK_PORT}") as client:
             client.wait_for_workers(2, timeout=120)
-        print(json.dumps(_run_twice(server, folder)), flush=True)
+        print(json.dumps(_run_all(server, folder)), flush=True)
 
 
 def worker_module(address: str) -> list[str]:
@@ -67,6 +70,7 @@ def _write_config(server: S3Server, folder: Path, address: str) -> None:
     for number in range(SHARDS):
         line = json.dumps({"text": f"document {number} " * 50}) + "\n"
         server.client().pipe_file(f"{server.bucket}/corpus/{number}.jsonl", line.encode() * 20)
+    server.client().pipe_file(f"{server.bucket}/corpus/{CUT_OFF}", WHOLE[:-3])
     config = {
         "name": "two",
         "store_uri": f"s3://{server.bucket}/cluster",
@@ -78,9 +82,11 @@ def _write_config(server: S3Server, folder: Path, address: str) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _run_twice(server: S3Server, folder: Path) -> dict[str, Any]:
-    summary = _prepare(folder)
-    hosts = _hosts_of(SHARDS + len(summary["artifacts"]["packed"]))
+def _run_all(server: S3Server, folder: Path) -> dict[str, Any]:
+    failed = _prepare(folder)
+    server.client().pipe_file(f"{server.bucket}/corpus/{CUT_OFF}", WHOLE)
+    summary = json.loads(_prepare(folder).stdout)
+    hosts = _hosts_of(SHARDS + 1 + len(summary["artifacts"]["packed"]))
     threads = ["orchestration.runner=threads", "orchestration.runner_address=null", "store_uri=s3://tests/threads"]
     _prepare(folder, *threads)
     files = [
@@ -88,7 +94,10 @@ def _run_twice(server: S3Server, folder: Path) -> dict[str, Any]:
         for store in ("cluster", "threads")
     ]
     return {
+        "exit_code": failed.returncode,
+        "failed": failed.stderr,
         "shards_computed": summary["shards_computed"],
+        "shards_cached": summary["shards_cached"],
         "hosts": hosts,
         "files": files,
     }
@@ -112,13 +121,11 @@ def _hosts_of(task_runs: int) -> dict[str, list[str]]:
     }
 
 
-def _prepare(folder: Path, *overrides: str) -> dict[str, Any]:
+def _prepare(folder: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
     settings = [word for override in overrides for word in ("--set", override)]
     program = "from flows.command import main; main()"
     command = [sys.executable, "-c", program, "prepare", str(folder / "config.json"), "--json", *settings]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
 @contextmanager
