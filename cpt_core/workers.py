@@ -170,6 +170,8 @@ def serve(pipe: Connection) -> None:
                 answer = ("result", function(**arguments, on_progress=tell))
             except CptError as error:
                 answer = ("error", error)
+            except (ConnectionError, TimeoutError) as error:  # of a library that reads or writes over a network
+                answer = ("error", WorkerError(f"{type(error).__name__}: {error}", is_transient=True))
             except Exception:  # our own mistake, told where it is seen
                 answer = ("error", RuntimeError(f"in a worker process:\n{traceback.format_exc()}"))
             say(*answer)

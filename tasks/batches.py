@@ -4,8 +4,8 @@ In: units, a Prefect task that computes a batch of them.
 Out: the results by unit, and the failures by unit.
 Promise: at most MAX_TASK_RUNS task runs for each of two passes. A unit that failed in a batch of several runs again
 alone, so that it fails under its own name; of more than fit, the first, and the others keep their first reason. Units
-whose batch was lost with its worker run again, too. No batch mixes what the store has with what is computed, so that
-each is shown as what it is.
+whose batch was lost with its worker, and those that failed for what passes by itself, all run again. No batch mixes
+what the store has with what is computed, so that each is shown as what it is.
 """
 
 import itertools
@@ -37,10 +37,12 @@ class Outcome(Generic[Unit]):
     Attributes:
         results: by name of the unit.
         failures: one line by name of the unit.
+        passing: names of units that may succeed a little later.
     """
 
     results: dict[str, Artifact] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    passing: set[str] = field(default_factory=set)
 
 
 def plan_batches(num_units: int, max_batches: int) -> list[tuple[int, int]]:
@@ -89,6 +91,7 @@ def compute_units(
             if len(units) == 1:
                 raise
             outcome.failures[name_of(unit)] = str(error)
+            outcome.passing |= {name_of(unit)} if error.is_transient else set()
             continue
         outcome.results[name_of(unit)] = artifact
     _log(outcome, len(units))
@@ -134,7 +137,7 @@ def run_in_batches(
 
 
 def _second_batches(lost: list[Unit], failed: list[Unit]) -> list[list[Unit]]:
-    """Lost units first, nothing being known of them yet; one each while that fits. The others alone, while they fit."""
+    """Lost units first, as they may well succeed; one each while that fits. The others alone, while they fit."""
     batches = [lost[first:end] for first, end in plan_batches(len(lost), MAX_TASK_RUNS)]
     return batches + [[unit] for unit in failed[: MAX_TASK_RUNS - len(batches)]]
 
@@ -148,7 +151,7 @@ def _run(
     outcome: Outcome[Unit],
     on_result: Callable[[Unit, Artifact], None],
 ) -> set[str]:
-    """Add to the outcome; the names of units of which it is not known whether they failed by themselves."""
+    """Add to the outcome; the names of units that may not fail again: for all that is known, it was not their fault."""
     batch_of = {
         runner.submit(task, {"units": batch, "label": _label(batch, name_of), **parameters}): batch for batch in batches
     }
@@ -163,6 +166,7 @@ def _run(
         part: Outcome[Unit] = state.result()
         outcome.results |= part.results
         outcome.failures |= part.failures
+        lost |= part.passing
         for unit in batch:
             if (artifact := part.results.get(name_of(unit))) is not None:
                 on_result(unit, artifact)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cpt_core.config import DiscoveryConfig, SourceConfig
 from cpt_core.discovery.identify import IdentifiedFile, identify_file, memory_key
-from cpt_core.errors import ConfigError
+from cpt_core.errors import ConfigError, InputError
 from cpt_core.fingerprint import fingerprint, sealed_json, unsealed_json
 from cpt_core.manifest import Manifest, Shard
 from cpt_core.storage import FileStat, Store, expand
@@ -32,6 +32,8 @@ def discover_sources(config: DiscoveryConfig, shard_size_bytes: int, *, store: S
 
     Raises:
         ConfigError: when a URI of a source matches no file; the message shows the resolved URI.
+        InputError: when a folder cannot be listed, or what keeps a file from being read may pass by itself; the files
+            that were read are remembered.
     """
     stats = {source.name: _list_files(source) for source in config.sources}
     memory_name = f"inputs/{fingerprint(memory_key(config, shard_size_bytes))[:16]}.json"
@@ -43,6 +45,8 @@ def discover_sources(config: DiscoveryConfig, shard_size_bytes: int, *, store: S
     memory |= {file.stat.uri: file for file in fresh}
     if any(file.problem is None for file in fresh):
         _remember(store, memory_name, memory)
+    if passing := [file.problem for file in fresh if file.is_transient and file.problem]:
+        raise InputError(passing[0], is_transient=True)
     shards = [
         shard
         for source in config.sources

@@ -59,6 +59,8 @@ class IdentifiedFile:
     format: InputFormat
     ranges: tuple[Range, ...]
     problem: str | None = None
+    is_transient: bool = False
+    """Whether the problem may be gone a little later."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the memory."""
@@ -90,7 +92,7 @@ def identify_file(stat: FileStat, mode: str, shard_size_bytes: int) -> Identifie
             raise InputChangedError(f"{stat.uri}: changed while it was read; run again when it is complete")
     except InputError as error:
         whole = Range(first_byte=0, size_bytes=stat.size_bytes, first_line=1, identity={})
-        return IdentifiedFile(stat=stat, format="jsonl", ranges=(whole,), problem=str(error))
+        return IdentifiedFile(stat, "jsonl", (whole,), problem=str(error), is_transient=error.is_transient)
     return IdentifiedFile(stat=stat, format=file_format, ranges=ranges)
 
 

@@ -88,7 +88,7 @@ def reason_of(error: OSError) -> str:
 
 def passes_by_itself(error: Exception) -> bool:
     """Whether a file server or the network may be back a little later."""
-    return isinstance(error, OSError) and error.errno in _PASSING
+    return isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, OSError) and error.errno in _PASSING)
 
 
 def sha256_of(stream: IO[bytes]) -> str:

@@ -52,12 +52,15 @@ def expand(uri: str, suffixes: tuple[str, ...], *, follow_links: bool = False) -
         elif Path(path).is_dir():  # unlike fsspec's, it does not take a disk that fails for another kind of file
             paths = files_in_folder(path, suffixes, follow_links=follow_links)
         else:
-            paths = [path]
-        stats = [_file_stat(system, os.path.normpath(name)) for name in paths]
+            return [_file_stat(system, os.path.normpath(path))]
+        stats = [_stat_of_listed(system, os.path.normpath(name)) for name in paths]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise InputError(f"{uri}: cannot be listed: {error}; check the path and its permissions") from error
+        raise InputError(
+            f"{uri}: cannot be listed: {error}; check the path and its permissions",
+            is_transient=passes_by_itself(error),
+        ) from error
     return sorted(stats, key=lambda file: os.fsencode(file.uri))
 
 
@@ -118,6 +121,16 @@ def _remote_files(system: Any, path: str, suffixes: tuple[str, ...]) -> list[Fil
 def _described(system: Any, info: dict[str, Any]) -> FileStat:
     version = next((str(info[name]) for name in _VERSION_FIELDS if info.get(name)), "")
     return FileStat(uri=system.unstrip_protocol(info["name"]), size_bytes=info["size"], version=version)
+
+
+def _stat_of_listed(system: Any, path: str) -> FileStat:
+    try:
+        return _file_stat(system, path)
+    except FileNotFoundError:  # under another name it may be a file of the corpus, which was not listed
+        raise InputError(
+            f"{path}: is gone since its folder was listed; run again when nobody renames or removes files there",
+            is_transient=True,
+        ) from None
 
 
 def _file_stat(system: Any, path: str) -> FileStat:

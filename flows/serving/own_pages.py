@@ -3,10 +3,12 @@
 In: an ASGI application.
 Out: the same, whose pages forbid the browser to ask anybody else.
 Promise: Prefect's second UI, which asks a host outside whatever its settings are, stays usable and is kept from it; a
-page that a person has open elsewhere starts nothing on a server without a password.
+page that a person has open elsewhere starts nothing on a server without a password, not even when its own name leads
+to this machine by now.
 Never: touches what programs ask: only browsers say where a request comes from.
 """
 
+import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +29,8 @@ class OwnPages:
 
     Args:
         app: Prefect's server.
-        refuse_foreign: whether requests from pages of another host are refused; a password keeps them out, too.
+        refuse_foreign: whether requests from pages of another host are refused, and those that call this machine by
+            another name than a loopback one, as such a page does; a password keeps them out, too.
     """
 
     def __init__(self, app: Any, *, refuse_foreign: bool) -> None:
@@ -50,8 +53,17 @@ class OwnPages:
 
 
 def _is_foreign(headers: dict[bytes, bytes]) -> bool:
-    origin = headers.get(b"origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get(b"host", b"")
+    host, origin = headers.get(b"host", b""), headers.get(b"origin")
+    return not _is_loopback(host.decode("latin-1")) or (origin is not None and urlsplit(origin).netloc != host)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a Host header names this machine as nobody else can; a name of its own may be anybody's to change."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 async def _refuse(scope: Any, send: Any) -> None:
@@ -59,7 +71,12 @@ async def _refuse(scope: Any, send: Any) -> None:
         await send({"type": "websocket.close", "code": 1008})
         return
     await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": b"this page belongs to another host\n"})
+    await send(
+        {
+            "type": "http.response.body",
+            "body": b"this page belongs to another host; without a password this server answers as localhost alone\n",
+        }
+    )
 
 
 def _is_page(headers: Any) -> bool:

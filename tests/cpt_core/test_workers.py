@@ -31,6 +31,11 @@ def stumble(on_progress) -> None:
     raise KeyError("no such thing")
 
 
+def lose_the_connection(on_progress) -> None:
+    """As a library does whose peer went away."""
+    raise ConnectionResetError("reset by peer")
+
+
 def end_by(number: int, on_progress) -> None:
     """As a crash does, or the system when memory runs out."""
     on_progress(None)
@@ -96,6 +101,13 @@ def test_our_own_mistake_comes_back_with_its_place():
     """Loud, with the traceback of the process."""
     with pytest.raises(RuntimeError, match=r"in stumble"):
         call(stumble)
+
+
+def test_a_lost_connection_comes_back_as_what_passes_by_itself():
+    """So that the shard is tried again."""
+    with pytest.raises(WorkerError, match=r"^ConnectionResetError: reset by peer$") as caught:
+        call(lose_the_connection)
+    assert caught.value.is_transient
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ ALL: dict[Callable[[Runs, int], Row], int] = {
     runs_at_once: 20,
     circumstances: len(VARIATIONS),
     many_tiny_files: 100_000,
-    prepare_of_tiny_files: 8_000,
+    prepare_of_tiny_files: 100_000,
     planted_lines: 1_000,
     failing_requests: 32,
     full_disks: 100,

@@ -226,6 +226,39 @@ def test_a_unit_that_was_lost_with_its_worker_runs_once_more(prefect_api, until)
     until(lambda: rows_of(prefect_api, state, "compute") == expected)
 
 
+def test_all_units_of_batches_that_failed_for_what_passes_run_again(prefect_api, monkeypatch, until):
+    """More of them than there may be task runs: they share these."""
+    monkeypatch.setattr("tasks.batches.MAX_TASK_RUNS", 2)
+    attempts: list[str] = []
+
+    def succeed_the_second_time(unit: str) -> Artifact:
+        attempts.append(unit)
+        if unit != "a" and attempts.count(unit) == 1:
+            raise InputError(f"{unit}: cannot be read: Stale file handle", is_transient=True)
+        return Artifact("tokens", unit, "k", {}, {}, {}, 1.0, "0", f"tokens/{unit}", "store")
+
+    @task(task_run_name="compute {label}")
+    def compute(units: list[str], label: str) -> State | Outcome:
+        return compute_units(units, str, succeed_the_second_time)
+
+    @flow
+    def compute_all() -> dict[str, str]:
+        with thread_runner(1) as runner:
+            found = run_in_batches(compute, ["a", "b", "c", "d"], str, {}, runner, lambda unit: False)
+        assert sorted(found.results) == ["a", "b", "c", "d"]
+        return found.failures
+
+    state = compute_all(return_state=True)
+    assert state.result() == {}
+    expected = [
+        ("compute a and 1 more", "Completed"),
+        ("compute b", "Completed"),
+        ("compute c and 1 more", "Completed"),
+        ("compute c and 1 more", "Completed"),
+    ]
+    until(lambda: rows_of(prefect_api, state, "compute") == expected)
+
+
 def test_a_batch_of_which_a_part_failed_is_not_called_cached(monkeypatch):
     """One unit was in the store, the other failed."""
     monkeypatch.setattr("tasks.batches._log", lambda outcome, units: None)  # there is no run here

@@ -255,6 +255,44 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path, store, mo
     ]
 
 
+def test_a_file_server_that_is_away_is_asked_again_and_costs_no_second_reading_of_the_others(
+    tmp_path, store, monkeypatch
+):
+    """The error passes by itself, so the whole discovery is tried again; it then reads what it has not read."""
+    for name in ("a", "b"):
+        write(tmp_path / f"corpus/{name}.jsonl")
+    config = sources(str(tmp_path / "corpus"))
+    with monkeypatch.context() as away:
+        refuse_to_read(away, "a.jsonl", OSError(errno.ESTALE, "Stale file handle"))
+        with pytest.raises(InputError, match=r"a\.jsonl: cannot be read: Stale file handle$") as caught:
+            discover_sources(config, 50, store=store)
+    assert caught.value.is_transient
+    manifest = discover_sources(config, 50, store=store)
+    assert [shard.problem for shard in manifest.shards] == [None] * len(manifest.shards)
+    assert manifest.bytes_read == (tmp_path / "corpus/a.jsonl").stat().st_size
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_is_named(tmp_path, store, monkeypatch):
+    """Under another name it may be a file of the corpus that was not listed: nothing is left out in silence."""
+    for name in ("a", "b"):
+        write(tmp_path / f"corpus/{name}.jsonl")
+    real_stat = Path.stat
+
+    def gone(path, **options):
+        if path.name == "a.jsonl":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return real_stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", gone)
+    with pytest.raises(InputError) as caught:
+        discover_sources(sources(str(tmp_path / "corpus")), 50, store=store)
+    assert (str(caught.value), caught.value.is_transient) == (
+        f"{tmp_path}/corpus/a.jsonl: is gone since its folder was listed; run again when nobody renames or removes "
+        "files there",
+        True,
+    )
+
+
 def refuse_to_read(monkeypatch: pytest.MonkeyPatch, name: str, error: OSError) -> None:
     """Opening this file fails from now on, as on a bad disk; root is refused nothing by permissions."""
     real_open = io.open
