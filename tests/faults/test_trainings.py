@@ -10,7 +10,12 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened():
     assert (row.problems, row.tried) == ([], 2)
 
 
-def test_the_page_has_its_row():
-    """As the command writes it."""
+def test_the_page_has_its_rows():
+    """As the command writes them, tried as often as it tries by itself."""
     block = PAGE.read_text(encoding="utf-8").split(trainings.BEGIN)[1].split(END)[0]
-    assert "`python -m tests.faults.trainings`" in block
+    rows = [line for line in block.splitlines() if "`python -m" in line]
+    expected = [
+        f"| {times} | {times} | `python -m tests.faults.trainings --only {row.__name__}` |"
+        for row, times in trainings.ROWS.items()
+    ]
+    assert [row[-len(end) :] for row, end in zip(rows, expected, strict=True)] == expected

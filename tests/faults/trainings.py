@@ -37,7 +37,7 @@ ROUNDING = 1e-4
 """How far a loss or a norm may be from that of another number of ranks, which adds in another order."""
 STEPS_BETWEEN_KILLS = 12
 """At most so many steps are done in one attempt, about."""
-CALLS_OF_SAVES = {"write": (100, 100), "removal": (24,), "fsync": (24, 6), "naming": (60, 10)}
+CALLS_OF_SAVES = {"write": (100, 100), "removal": (24,), "fsync": (24, 6), "creation": (21, 6), "rename": (3,)}
 """Calls of each kind of rank 0 and of rank 1 in the first two or three saves of an attempt, about."""
 
 PROGRAM = """
@@ -67,7 +67,7 @@ class Kill:
     call: int = 0
     """In this call of one kind on files of its checkpoints, counted from 1; ranks only."""
     kind: str = ""
-    """``write``, ``removal``, ``fsync`` or ``naming``."""
+    """``write``, ``creation``, ``fsync``, ``rename`` or ``removal``."""
 
     def __str__(self) -> str:
         return f"{self.whom} killed " + (
@@ -164,9 +164,9 @@ class Training:
 def kills_of_a_training(times: int) -> Row:
     """SIGKILL of a rank, of the launcher or of everything, between steps or inside a save."""
     row = Row(
-        "One training, killed so many times (half of them a rank inside a save: in the middle of a write, at an fsync, at"
-        " a rename, while an old checkpoint is removed; half of them a rank, its launcher, everything between steps) and"
-        " started again each time, has the loss of every step, the gradients and the weights of an undisturbed one",
+        "One training, killed so many times (half of them a rank inside a save: in the middle of a write, before a file"
+        " or folder is made, an fsync, the rename, a removal of an old checkpoint; half of them a rank, its launcher,"
+        " everything between steps) and started again each time, has the loss of every step, the gradients and the weights of an undisturbed one",
         "python -m tests.faults.trainings --only kills_of_a_training",
     )
     with tempfile.TemporaryDirectory(prefix="cpt-training-") as folder:
@@ -210,8 +210,8 @@ def draw_kills(times: int) -> list[Kill]:
     kills = []
     for number in range(times):
         if number % 2 == 0:
-            kind, calls = list(CALLS_OF_SAVES.items())[number // 2 % 4]
-            rank = number // 8 % len(calls)
+            kind, calls = list(CALLS_OF_SAVES.items())[number // 2 % len(CALLS_OF_SAVES)]
+            rank = number // (2 * len(CALLS_OF_SAVES)) % len(calls)
             kills.append(Kill(f"rank {rank}", call=drawn.randint(1, calls[rank]), kind=kind))
         else:
             whom = ("everything", "the launcher", "rank 0", "everything", "rank 1")[number // 2 % 5]

@@ -1,8 +1,9 @@
 """Imported by Python itself at the start of every process that has this folder in PYTHONPATH: kills a rank in a save.
 
 ``CPT_KILL`` holds the rank, a number and a kind of call: the process is killed in that call of this kind on files of its
-checkpoints. ``write``: half of what is to be written into a slice file stands there. ``fsync``, ``removal`` (of files
-and folders, such as those of an old checkpoint) and ``naming`` (open, mkdir, rename): right before the call.
+checkpoints. ``write``: half of what is to be written into a slice file stands there. ``creation`` (of a folder or
+file), ``fsync``, ``rename`` and ``removal`` (of what an old checkpoint is made of): right before the call. Nothing counts
+before the process has begun a save: what is read or cleared away at its start is not meant.
 """
 
 import io
@@ -11,10 +12,16 @@ import signal
 import sys
 from pathlib import Path
 
-_REMOVALS = {"os.remove", "os.rmdir"}
-_NAMINGS = {"open", "os.mkdir", "os.rename"}
+_KINDS = {
+    "open": "creation",
+    "os.mkdir": "creation",
+    "os.rename": "rename",
+    "os.remove": "removal",
+    "os.rmdir": "removal",
+}
 _rank, _number, _kind = os.environ["CPT_KILL"].split()
 _seen = 0
+_is_saving = False
 
 
 def _count(kind: str) -> bool:
@@ -37,12 +44,17 @@ def _is_meant(path: object) -> bool:
 
 
 def _look(event: str, arguments: tuple) -> None:
-    if event not in _REMOVALS | _NAMINGS:
+    global _is_saving
+    kind = _KINDS.get(event)
+    if kind is None or (event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)):
         return
     path = arguments[0]
-    if event in _REMOVALS and isinstance(arguments[1], int) and arguments[1] >= 0:  # a name in an open folder
+    if kind == "removal" and isinstance(arguments[1], int) and arguments[1] >= 0:  # a name in an open folder
         path = _path_of(arguments[1]) / str(path)
-    if _is_meant(path) and _count("removal" if event in _REMOVALS else "naming"):
+    if not _is_meant(path):
+        return
+    _is_saving = _is_saving or kind == "creation"
+    if _is_saving and _count(kind):
         _kill()
 
 
