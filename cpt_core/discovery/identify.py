@@ -16,7 +16,7 @@ from cpt_core.config import DiscoveryConfig
 from cpt_core.discovery.ranges import cut_targets, line_ranges
 from cpt_core.errors import InputChangedError, InputError
 from cpt_core.manifest import InputFormat
-from cpt_core.storage import CHUNK_BYTES, FileStat, open_input, stat_input
+from cpt_core.storage import CHUNK_BYTES, FileStat, open_input, require_utf8, stat_input
 
 THREADS_OF_ONE_FILE = 4
 """That read a file which is cut: a corpus may be a single one."""
@@ -104,8 +104,7 @@ def memory_key(config: DiscoveryConfig, shard_size_bytes: int) -> dict[str, Any]
 def _recognise(uri: str) -> InputFormat:
     with open_input(uri) as stream:
         head = stream.read(8)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:2]:
-        raise InputError(f"{uri}: is UTF-16 or UTF-32, expected UTF-8; convert it, for instance with iconv")
+    require_utf8(head, uri)
     for magic, name in _OTHER_MAGIC:
         if head.startswith(magic):
             raise InputError(f"{uri}: is {name}, expected JSON lines, gzip, zstd or parquet; decompress or convert it")

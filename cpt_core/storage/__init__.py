@@ -12,7 +12,17 @@ fsspec; ``s3`` makes s3fs keep these promises, with ``retrying`` and ``s3_errors
 """
 
 from cpt_core.storage.filesystem import CHUNK_BYTES, sha256_of
-from cpt_core.storage.inputs import FileStat, expand, open_input, stat_input
+from cpt_core.storage.inputs import FileStat, expand, open_input, require_utf8, stat_input
 from cpt_core.storage.store import DAMAGED_FOLDER, Store
 
-__all__ = ["CHUNK_BYTES", "DAMAGED_FOLDER", "FileStat", "Store", "expand", "open_input", "sha256_of", "stat_input"]
+__all__ = [
+    "CHUNK_BYTES",
+    "DAMAGED_FOLDER",
+    "FileStat",
+    "Store",
+    "expand",
+    "open_input",
+    "require_utf8",
+    "sha256_of",
+    "stat_input",
+]

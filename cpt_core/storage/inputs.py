@@ -93,6 +93,20 @@ def open_input(uri: str, start_byte: int = 0) -> Iterator[IO[bytes]]:
         raise InputError(f"{uri}: cannot be read: {reason_of(error)}", is_transient=passes_by_itself(error)) from error
 
 
+def require_utf8(head: bytes, uri: str) -> None:
+    """Refuse what would otherwise be read as thousands of broken lines.
+
+    Args:
+        head: the first bytes of a text.
+        uri: of its file, for the message.
+
+    Raises:
+        InputError: when it begins as UTF-16 or UTF-32 does: with a mark, or with a NUL among its first two bytes.
+    """
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:2]:
+        raise InputError(f"{uri}: is UTF-16 or UTF-32, expected UTF-8; convert it, for instance with iconv")
+
+
 def _open_regular(path: str, flags: int) -> int:
     """Open what was listed as a file and may be something else by now: a FIFO would block for ever."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)

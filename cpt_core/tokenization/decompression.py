@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cpt_core.errors import InputError
 from cpt_core.manifest import InputFormat
-from cpt_core.storage import CHUNK_BYTES
+from cpt_core.storage import CHUNK_BYTES, require_utf8
 
 RATIO_COUNTS_FROM_BYTES = 1 << 26
 """A small file of one repeated line compresses well and harms nobody."""
@@ -69,7 +69,7 @@ def decompressed(
         uri: of the input file, for messages.
 
     Raises:
-        InputError: when the data end inside a member or frame, are corrupt, or exceed the limits.
+        InputError: when the data end inside a member or frame, are corrupt, exceed the limits, or are UTF-16.
     """
     if input_format not in ("gzip", "zstd"):
         while chunk := stream.read(CHUNK_BYTES):
@@ -79,6 +79,8 @@ def decompressed(
     total = 0
     try:
         for chunk in _gzip_members(compressed) if input_format == "gzip" else _zstd_frames(compressed):
+            if not total:
+                require_utf8(chunk, uri)
             total += len(chunk)
             require_within(limits, total, compressed.bytes_read, uri)
             yield chunk

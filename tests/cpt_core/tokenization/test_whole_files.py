@@ -1,6 +1,7 @@
 """Files as they come, from their bytes to their token shard: what is kept, what is counted, what fails."""
 
 import errno
+import gzip
 import io
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import zstandard
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cpt_core.config import TokenizationConfig
@@ -128,12 +130,13 @@ def test_the_lines_without_the_field_may_lie_in_an_earlier_batch_than_the_thousa
         list(read_documents(shard_of(tmp_path / "f.jsonl", store), TokenizationConfig(tokenizer="none")))
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-def test_a_file_of_another_encoding_commits_nothing(tokens_of, store, encoding):
-    """With a mark or without."""
+def test_a_file_of_another_encoding_commits_nothing(tokens_of, store, encoding, compress):
+    """Nor are its lines quarantined, one by one, whatever it was compressed with."""
     with pytest.raises(InputError, match="is UTF-16 or UTF-32, expected UTF-8; convert it"):
-        tokens_of('{"text": "a"}\n'.encode(encoding))
-    assert not store.local_path("tokens").exists()
+        tokens_of(compress('{"text": "a"}\n'.encode(encoding)))
+    assert list(store.files("tokens")) == []
 
 
 def test_files_of_odd_names_are_tokenized_and_their_bad_lines_named(tmp_path, make_config):
