@@ -24,6 +24,7 @@ from pydantic import (
 
 from cpt_core.config_values import Bytes, Commit, DeepSpeedSettings, Fraction, Name, Uri
 from cpt_core.errors import ConfigError
+from cpt_core.redaction import secret_in_variable
 
 
 class Section(BaseModel):
@@ -155,7 +156,7 @@ class LauncherConfig(Section):
     processes_per_node: PositiveInt = 1
     """Training processes on each node: one for each GPU."""
     environment: dict[str, str] = {}
-    """Variables added to the environment of every process, such as NCCL_SOCKET_IFNAME. No secrets: it is recorded."""
+    """Variables added to the environment of every process, such as NCCL_SOCKET_IFNAME; recorded, so no secrets."""
     carried_environment: list[str] = ["AWS_*", "HF_*", "WANDB_*"]
     """Patterns of variable names of this process that kind hostfile carries to its hosts, in a file that only its
     owner can read and that goes with the job. The place for keys and tokens."""
@@ -185,6 +186,16 @@ class LauncherConfig(Section):
     def _local_is_one_node(self) -> Self:
         if self.kind == "local" and self.num_nodes != 1:
             raise ValueError(f"kind local is one machine, but num_nodes is {self.num_nodes}; use another kind")
+        return self
+
+    @model_validator(mode="after")
+    def _environment_holds_no_secret(self) -> Self:
+        for name, value in self.environment.items():
+            if secret_in_variable(name, value):
+                raise ValueError(
+                    f"environment: {name} looks like a secret, which would be recorded; take it out and set it where"
+                    " the command runs (kind hostfile: carried_environment, kubernetes: environment_secret)"
+                )
         return self
 
     @model_validator(mode="after")

@@ -31,6 +31,12 @@ def redacted(text: str) -> str:
     return text
 
 
+def secret_in_variable(name: str, value: str) -> bool:
+    """Whether a variable of the environment is a secret by its name or by its value."""
+    written = f"{name}={value}"
+    return redacted(written) != written
+
+
 def secret_in(uri: str) -> str | None:
     """What is wrong with a URI that holds a user and password, or the signature of a presigned request."""
     if not _IN_URI.match(uri):

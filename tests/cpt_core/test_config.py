@@ -92,6 +92,24 @@ def test_two_sources_of_one_name_are_refused(tmp_path):
         load_config(write(tmp_path, MINIMAL | {"discovery": {"sources": sources}}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WANDB_API_KEY", "c4n4ry"),
+        ("DB_PASSWORD", "c4n4ry"),
+        ("http_proxy", "http://user:c4n4ry@proxy:3128"),
+        ("ANYTHING", "hf_c4n4ryc4n4ry"),
+    ],
+)
+def test_a_secret_in_the_environment_of_ranks_is_refused_and_not_repeated(tmp_path, name, value):
+    """The configuration becomes a parameter of the deployment, which everybody at the server can read."""
+    training = {"model": "m", "launcher": {"environment": {"NCCL_SOCKET_IFNAME": "ib0", name: value}}}
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, MINIMAL | {"training": training}))
+    assert f"training.launcher: environment: {name} looks like a secret, which would be recorded;" in str(caught.value)
+    assert "c4n4ry" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["", "- a\n", "a: [", "\x00"])
 def test_a_file_that_is_no_configuration_is_named(tmp_path, text):
     """Empty, a list, broken YAML and binary data all give a line that begins with the path."""
