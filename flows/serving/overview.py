@@ -9,6 +9,7 @@ Never: starts, stops or waits for anything.
 import os
 import shlex
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ from flows.serving.schedules import describe_schedule
 from flows.serving.state import ServingState, read_state
 
 _RECENT = 10
+_SHOWN = 5
+"""Lines of each kind in the text; the rest is a number."""
 _WATCHER = "cpt-watch"
 _BEGUN_STATES = ["PENDING", "RUNNING", "PAUSED", "CANCELLING"]
 _ENDED_STATES = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
@@ -104,7 +107,7 @@ def status(home: Path) -> ServingStatus:
 
 def describe(seen: ServingStatus) -> str:
     """The same as text."""
-    jobs = [f"job          {job}" for job in seen.jobs]
+    jobs = _first("job", seen.jobs)
     if seen.api_url is None:
         first = (
             "the supervisor is gone, but not what it started; `cpt up` and `cpt down` end it"
@@ -119,14 +122,21 @@ def describe(seen: ServingStatus) -> str:
         f"database     {seen.database}",
         f"worker       {'online' if seen.worker else 'offline'}",
         f"deployments  {', '.join(seen.deployments) or 'none'}",
-        *(f"schedule     {schedule}" for schedule in seen.schedules),
+        *_first("schedule", seen.schedules),
         *jobs,
-        *(f"active       {_describe_run(run)}" for run in seen.active_runs),
-        *(f"ended        {_describe_run(run)}" for run in seen.recent_runs),
+        *_first("active", map(_describe_run, seen.active_runs)),
+        *_first("ended", map(_describe_run, seen.recent_runs)),
         *([f"watcher      {_describe_run(seen.last_look)}"] if seen.last_look else []),
         f"next         {seen.next_command}",
     ]
     return "\n".join(lines)
+
+
+def _first(kind: str, values: Iterable[str]) -> list[str]:
+    """The first of them, a line each, and how many more there are."""
+    lines = [f"{kind:12} {value}" for value in values]
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"{'':12} and {more} more: `cpt status --json`"] if more > 0 else [])]
 
 
 def worker_is_online(state: ServingState) -> bool:

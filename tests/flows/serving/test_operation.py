@@ -7,6 +7,7 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,16 @@ def test_the_status_fits_one_screen() -> None:
         "next         prefect deployment run cpt/full-pipeline"
     )
     assert describe(ServingStatus()) == "nothing is running\nnext         cpt up CONFIG"
+    crowded = replace(
+        seen,
+        schedules=seen.schedules * 9,
+        jobs=tuple(f"training {number}" for number in range(9)),
+        active_runs=seen.active_runs * 9,
+        recent_runs=seen.recent_runs * 9,
+    )
+    assert len(describe(crowded).splitlines()) == 30
+    assert [line for line in describe(crowded).splitlines() if "training" in line or "more" in line] == [
+        "             and 4 more: `cpt status --json`",
+        *(f"job          training {number}" for number in range(5)),
+        *["             and 4 more: `cpt status --json`"] * 3,
+    ]
