@@ -25,6 +25,8 @@ from tests.small_training import save_small_llama
 SHARDS, STEPS = 30, 120
 CRASHED_WITHIN_SECONDS = 120
 """The promise."""
+SLOT_WITHIN_SECONDS = 200
+"""Sooner than a slot that nobody gave back is free by itself, which takes 300 seconds."""
 
 
 class Site:
@@ -191,7 +193,7 @@ def test_killed_runs_are_crashed_and_new_ones_go_on_from_the_store(site, until):
 
     def start_both() -> list[str]:
         runs = site.start_both()
-        until(lambda: site.states(runs) == ["Running", "Running"])
+        until(lambda: site.states(runs) == ["Running", "Running"], SLOT_WITHIN_SECONDS)
         return runs
 
     def go_on(shards: int, steps: int) -> None:
@@ -249,3 +251,14 @@ def test_killed_runs_are_crashed_and_new_ones_go_on_from_the_store(site, until):
     assert site.shards() == SHARDS
     assert site.steps() == list(range(1, STEPS + 1))
     assert len(list(site.folder.glob("store-training/training_runs/*/attempts/*"))) == 2
+
+
+def test_down_ends_a_training_that_runs(site, until):
+    """The ranks and their guards too, though they would outlive a flow that was killed."""
+    site.allow(0, 20)
+    run = site.start("full-pipeline")
+    until(lambda: site.reached([run])[1:] == (20, ["Running"]))
+    ranks = site.ranks()
+    down(site.home)
+    assert marked_processes(site.home) == []
+    assert [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE] == []
