@@ -2,12 +2,14 @@
 
 In: counts from stages while they work.
 Out: a progress artifact (throttled) with the time left, calls of the listeners, log lines for remarks and the end.
+Promise: a server that is slow or away holds up one thread at a time; an artifact that could not be made is made later.
 Never: document text, or an update for every document.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -53,7 +55,7 @@ def listen(listener: Listener) -> None:
 
 
 class StageProgress:
-    """The progress of one stage of one run; may be moved from several threads."""
+    """The progress of one stage, of the run that it begins in; may be moved from any thread."""
 
     def __init__(self, stage: str, total: int, unit: str) -> None:
         self._stage, self._total, self._unit = stage, total, unit
@@ -61,9 +63,10 @@ class StageProgress:
         self._left = TimeLeft()
         self._lock = threading.Lock()
         self._last_update = time.monotonic()
-        described = f"{stage}: {total:,} {unit}"
-        created = in_display(lambda: create_progress_artifact(progress=0.0, key=stage, description=described))
-        self._artifact_id = created if isinstance(created, UUID) else None
+        self._sending = threading.Lock()
+        self._context = copy_context()
+        self._artifact_id: UUID | None = None
+        self._send(0.0, f"{total:,} {unit}")
         self._tell(Progress(stage, 0, total, unit, ""))
 
     def advance(self, units: int, detail: str, fraction: float | None = None) -> None:
@@ -79,11 +82,11 @@ class StageProgress:
             percent, shown = self._moved(detail, fraction)
         self._update_if_due(percent, shown)
 
-    def reach(self, units: int, detail: str) -> None:
-        """So many units are finished."""
+    def reach(self, units: int, detail: str, fraction: float | None = None) -> None:
+        """So many units are finished; the rest as ``advance`` takes it."""
         with self._lock:
             self._done = units
-            percent, shown = self._moved(detail, None)
+            percent, shown = self._moved(detail, fraction)
         self._update_if_due(percent, shown)
 
     def remark(self, line: str) -> None:
@@ -94,7 +97,8 @@ class StageProgress:
     def finish(self, summary: str) -> None:
         """The stage has ended."""
         self._tell(Progress(self._stage, self._total, self._total, self._unit, summary, is_finished=True))
-        self._update_artifact(100.0, summary)
+        with self._sending:
+            self._send_now(100.0, summary, is_only_chance=True)
         self._log(summary)
 
     def _log(self, line: str) -> None:
@@ -108,18 +112,32 @@ class StageProgress:
         return 100.0 * part, f"{self._done:,} of {self._total:,} {self._unit}; {detail}{self._left.after(part)}"
 
     def _update_if_due(self, percent: float, shown: str) -> None:
-        """Without the lock: a slow server must not stop the other threads."""
         with self._lock:
             is_due = time.monotonic() - self._last_update >= SECONDS_BETWEEN_UPDATES
             if is_due:
                 self._last_update = time.monotonic()
         if is_due:
-            self._update_artifact(percent, shown)
+            self._send(percent, shown)
 
-    def _update_artifact(self, percent: float, detail: str) -> None:
-        if (artifact_id := self._artifact_id) is not None:
-            described = f"{self._stage}: {detail}"
-            in_display(lambda: update_progress_artifact(artifact_id, progress=percent, description=described))
+    def _send(self, percent: float, detail: str) -> None:
+        """Not while another thread does: a slow server must not stop them all."""
+        if self._sending.acquire(blocking=False):
+            try:
+                self._send_now(percent, detail)
+            finally:
+                self._sending.release()
+
+    def _send_now(self, percent: float, detail: str, *, is_only_chance: bool = False) -> None:
+        described = f"{self._stage}: {detail}"
+
+        def create_or_update() -> object:
+            if self._artifact_id is None:
+                return create_progress_artifact(progress=percent, key=self._stage, description=described)
+            return update_progress_artifact(self._artifact_id, progress=percent, description=described)
+
+        sent = self._context.copy().run(in_display, create_or_update, is_only_chance=is_only_chance)
+        if isinstance(sent, UUID):
+            self._artifact_id = sent
 
     @staticmethod
     def _tell(progress: Progress) -> None:

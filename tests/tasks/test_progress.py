@@ -12,18 +12,6 @@ from tasks.progress import TimeLeft, describe_seconds
 from tasks.throughput import Throughput
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass when the test says so."""
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-
-    def wait(seconds: float) -> None:
-        now[0] += seconds
-
-    return wait
-
-
 def test_the_time_left_counts_from_the_first_sign_of_progress(clock):
     """A run that goes on at 40 % has not done these 40 % now; 10 % a minute are five minutes for the rest."""
     left = TimeLeft()
