@@ -8,50 +8,17 @@ Never: document text, or an update for every document.
 
 import threading
 import time
-from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
+from tasks.listening import Progress, tell
 from tasks.run_page import in_display
 
 SECONDS_BETWEEN_UPDATES = 2.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A stage at one moment.
-
-    Attributes:
-        stage: such as ``tokenization``.
-        done: units finished.
-        total: units in all.
-        unit: such as ``shards``.
-        detail: what has been done so far, in words.
-        is_finished: the stage has ended; ``detail`` is its summary.
-        is_remark: ``detail`` is something to know about the stage, told once.
-    """
-
-    stage: str
-    done: int
-    total: int
-    unit: str
-    detail: str
-    is_finished: bool = False
-    is_remark: bool = False
-
-
-Listener = Callable[[Progress], None]
-_listeners: list[Listener] = []
-
-
-def listen(listener: Listener) -> None:
-    """Call ``listener`` with every progress of this process from now on."""
-    _listeners.append(listener)
 
 
 class StageProgress:
@@ -67,7 +34,7 @@ class StageProgress:
         self._context = copy_context()
         self._artifact_id: UUID | None = None
         self._send(0.0, f"{total:,} {unit}")
-        self._tell(Progress(stage, 0, total, unit, ""))
+        tell(Progress(stage, 0, total, unit, ""))
 
     def advance(self, units: int, detail: str, fraction: float | None = None) -> None:
         """Some more units are finished, or none but a part of one.
@@ -91,12 +58,12 @@ class StageProgress:
 
     def remark(self, line: str) -> None:
         """Something to know about the stage."""
-        self._tell(Progress(self._stage, self._done, self._total, self._unit, line, is_remark=True))
+        tell(Progress(self._stage, self._done, self._total, self._unit, line, is_remark=True))
         self._log(line)
 
     def finish(self, summary: str) -> None:
         """The stage has ended."""
-        self._tell(Progress(self._stage, self._total, self._total, self._unit, summary, is_finished=True))
+        tell(Progress(self._stage, self._total, self._total, self._unit, summary, is_finished=True))
         with self._sending:
             self._send_now(100.0, summary, is_only_chance=True)
         self._log(summary)
@@ -107,7 +74,7 @@ class StageProgress:
 
     def _moved(self, detail: str, fraction: float | None) -> tuple[float, str]:
         """Tell who listens; (percent, description) for the artifact."""
-        self._tell(Progress(self._stage, self._done, self._total, self._unit, detail))
+        tell(Progress(self._stage, self._done, self._total, self._unit, detail))
         part = self._done / max(1, self._total) if fraction is None else fraction
         return 100.0 * part, f"{self._done:,} of {self._total:,} {self._unit}; {detail}{self._left.after(part)}"
 
@@ -138,11 +105,6 @@ class StageProgress:
         sent = self._context.copy().run(in_display, create_or_update, is_only_chance=is_only_chance)
         if isinstance(sent, UUID):
             self._artifact_id = sent
-
-    @staticmethod
-    def _tell(progress: Progress) -> None:
-        for listener in _listeners:
-            listener(progress)
 
 
 class TimeLeft:
