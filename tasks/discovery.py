@@ -52,11 +52,12 @@ class _Moved:
         self._reading = Reading()
 
     def __call__(self, seen: DiscoveryProgress) -> None:
-        """So far is discovery."""
+        """So far is discovery; of its end tells ``finish``."""
         if self._progress is None:
             self._progress = StageProgress(STAGE, seen.all_files, "files")
-        fraction = seen.size_bytes / seen.all_bytes if seen.all_bytes else 1.0
-        self._progress.reach(seen.files, self._reading.line(seen), fraction)
+        if seen.files < seen.all_files:
+            fraction = seen.size_bytes / seen.all_bytes if seen.all_bytes else 1.0
+            self._progress.reach(seen.files, self._reading.line(seen), fraction)
 
     def finish(self, summary: str) -> None:
         """The stage has ended."""

@@ -172,8 +172,8 @@ def test_the_log_of_a_run_has_a_line_for_each_shard(run, prefect_api, two_source
     assert [message for message in messages() if "document 1" in message] == []
 
 
-def test_the_server_hears_of_discovery_while_its_threads_read(run, prefect_api, two_sources, monkeypatch):
-    """Four files, read by threads that know of no run; the artifact moves with the bytes, without waiting here."""
+def test_the_server_hears_of_discovery_and_of_indexing_while_they_read(run, prefect_api, two_sources, monkeypatch):
+    """Four files, read by threads that know of no run, then four token shards; nothing is held back here."""
     monkeypatch.setattr("tasks.progress.SECONDS_BETWEEN_UPDATES", 0.0)
     told: list[str] = []
 
@@ -195,8 +195,14 @@ def test_the_server_hears_of_discovery_while_its_threads_read(run, prefect_api, 
         "93 %, discovery: 2 of 4 files",
         "93 %, discovery: 3 of 4 files",
         "100 %, discovery: 3 of 4 files",
-        "100 %, discovery: 4 of 4 files",
         "100 %, discovery: 4 files, 4 shards, 214 bytes",
+    ]
+    assert [line for line in told if ", indexing" in line] == [
+        "25 %, indexing: 1 of 4 shards",
+        "50 %, indexing: 2 of 4 shards",
+        "75 %, indexing: 3 of 4 shards",
+        "100 %, indexing: 4 of 4 shards",
+        "100 %, indexing: computed",
     ]
 
 
