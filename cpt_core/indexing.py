@@ -8,7 +8,7 @@ Never: opens a token shard that has no record, or decodes token ids.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ ROWS_IN_GROUP = 100_000
 """Of a row group: thousands of small shards must not become thousands of row groups."""
 STORED_BYTES_PER_DOCUMENT = 4
 """Guess; only the message of a full disk relies on it."""
+
+
+OnProgress = Callable[[int, int], None]
+"""Called with (shards read, documents in them)."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,20 @@ def index_key_parts(shards: list[TokenizedShard], config: PipelineConfig) -> dic
     }
 
 
-def build_index(shards: list[TokenizedShard], config: PipelineConfig, *, store: Store) -> Artifact:
+def build_index(
+    shards: list[TokenizedShard],
+    config: PipelineConfig,
+    *,
+    store: Store,
+    on_progress: OnProgress = lambda shards, documents: None,
+) -> Artifact:
     """List all documents of the token shards, or find the list in the store.
 
     Args:
         shards: in order of source (as configured) and ordinal.
         config: names, held-out fractions and the seed.
         store: where to commit.
+        on_progress: told after each token shard.
 
     Raises:
         StoreError: when a token shard is not committed as its record says.
@@ -79,7 +90,7 @@ def build_index(shards: list[TokenizedShard], config: PipelineConfig, *, store: 
     num_documents = sum(shard.tokens.counts["documents_out"] for shard in shards)
     with store.staging(num_documents * STORED_BYTES_PER_DOCUMENT) as folder:
         staged = {"documents": folder / "documents.parquet", "shards": folder / "shards.parquet"}
-        totals, counts, digest = _write_documents(staged["documents"], shards, config, store)
+        totals, counts, digest = _write_documents(staged["documents"], shards, config, store, on_progress)
         _require_conserved(counts, shards)
         shard_totals = pa.Table.from_pylist(totals, schema=SHARD_TOTALS)
         with TableFile(staged["shards"], SHARD_TOTALS) as writer:
@@ -108,15 +119,15 @@ def is_held_out(tokens_key: str, num_rows: int, fraction: float, seed: int) -> N
 
 
 def _write_documents(
-    path: Path, shards: list[TokenizedShard], config: PipelineConfig, store: Store
+    path: Path, shards: list[TokenizedShard], config: PipelineConfig, store: Store, on_progress: OnProgress
 ) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
     """Write the list: (totals of each shard, counts, logical digest)."""
     fractions = {source.name: source.held_out_fraction for source in config.discovery.sources}
     totals: list[dict[str, Any]] = []
-    count, digest = _Count(), TableDigest(DOCUMENT_INDEX)
+    reader, count, digest = _Reader(store, on_progress), _Count(), TableDigest(DOCUMENT_INDEX)
     with TableFile(path, DOCUMENT_INDEX, compression="zstd") as writer:
         for group in _row_groups(shards):
-            lengths = [_lengths_of(shard, store) for shard in group]
+            lengths = [reader.lengths_of(shard) for shard in group]
             held_out = [
                 is_held_out(shard.tokens.key, len(some), fractions[shard.source], config.packing.seed)
                 for shard, some in zip(group, lengths, strict=True)
@@ -143,14 +154,25 @@ def _row_groups(shards: list[TokenizedShard]) -> Iterator[list[TokenizedShard]]:
         yield group
 
 
-def _lengths_of(shard: TokenizedShard, store: Store) -> NDArray[np.int32]:
-    """int32[documents], in tokens."""
-    if missing := missing_files(store, shard.tokens):
-        raise StoreError(f"{shard.tokens.uri}: {', '.join(missing)} is gone or has another size; run again")
-    with store.open_parquet(shard.tokens.path("tokens")) as parquet:
-        require_columns(parquet.schema_arrow, TOKEN_SHARD, shard.tokens.uri)
-        # A copy, for a view of a few numbers keeps kilobytes of Arrow's.
-        return parquet.read(["num_tokens"], use_threads=False).column(0).to_numpy().copy()
+class _Reader:
+    """Reads token shards one after the other, and tells how many it has read."""
+
+    def __init__(self, store: Store, on_progress: OnProgress) -> None:
+        self._store, self._on_progress = store, on_progress
+        self._shards = self._documents = 0
+
+    def lengths_of(self, shard: TokenizedShard) -> NDArray[np.int32]:
+        """int32[documents], in tokens."""
+        if missing := missing_files(self._store, shard.tokens):
+            raise StoreError(f"{shard.tokens.uri}: {', '.join(missing)} is gone or has another size; run again")
+        with self._store.open_parquet(shard.tokens.path("tokens")) as parquet:
+            require_columns(parquet.schema_arrow, TOKEN_SHARD, shard.tokens.uri)
+            # A copy, for a view of a few numbers keeps kilobytes of Arrow's.
+            lengths: NDArray[np.int32] = parquet.read(["num_tokens"], use_threads=False).column(0).to_numpy().copy()
+        self._shards += 1
+        self._documents += len(lengths)
+        self._on_progress(self._shards, self._documents)
+        return lengths
 
 
 def _rows_of(

@@ -8,7 +8,7 @@ from prefect.states import Completed
 
 from cpt_core.artifacts import Artifact
 from cpt_core.config import PipelineConfig
-from cpt_core.evaluation import evaluate_model
+from cpt_core.evaluation import evaluate_model, num_rows_scored
 from cpt_core.storage import Store
 from tasks.prepared import Prepared
 from tasks.progress import StageProgress
@@ -29,7 +29,7 @@ def score_held_out_rows(
     model_uri: str, revision: str | None, which: str, prepared: Prepared, config: PipelineConfig
 ) -> State[Any] | Artifact:
     """A model and held-out rows -> losses. The state is named Cached when the store had them."""
-    progress = StageProgress(STAGE, 1, "model")
+    progress = StageProgress(STAGE, num_rows_scored(prepared.held_out_rows, config.evaluation), "rows")
     losses = evaluate_model(
         model_uri,
         prepared.held_out_rows,
@@ -38,6 +38,7 @@ def score_held_out_rows(
         revision=revision,
         store=Store(config.store_uri, config.verify),
         name=f"{config.name}-{which}",
+        on_progress=lambda rows: progress.reach(rows, f"{which} model"),
     )
     progress.finish(describe_losses(losses, which))
     return Completed(name="Cached", message="served from the store", data=losses) if losses.is_cached else losses

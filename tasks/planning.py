@@ -13,6 +13,7 @@ from typing import Any
 
 from cpt_core.artifacts import Artifact, find, find_key, key_of, why_missing
 from cpt_core.config import PipelineConfig
+from cpt_core.discovery import OnProgress
 from cpt_core.errors import InputError
 from cpt_core.evaluation.stage import STAGE as EVALUATION_STAGE
 from cpt_core.evaluation.stage import evaluation_key_parts
@@ -123,15 +124,18 @@ class RunPlan:
         }
 
 
-def plan_run(config: PipelineConfig, *, with_training: bool) -> RunPlan:
+def plan_run(
+    config: PipelineConfig, *, with_training: bool, on_progress: OnProgress = lambda progress: None
+) -> RunPlan:
     """Ask the store for every artifact of a run.
 
     Args:
         config: of the run.
         with_training: False for the data stages alone.
+        on_progress: told how far discovery is, which reads what is not identified yet.
     """
     planner = _Planner(config)
-    return planner.plan(find_shards(config, planner.store), with_training=with_training)
+    return planner.plan(find_shards(config, planner.store, on_progress), with_training=with_training)
 
 
 def plan_manifest(config: PipelineConfig, manifest: Manifest, *, with_training: bool) -> RunPlan:

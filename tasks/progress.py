@@ -2,58 +2,27 @@
 
 In: counts from stages while they work.
 Out: a progress artifact (throttled) with the time left, calls of the listeners, log lines for remarks and the end.
+Promise: a server that is slow or away holds up one thread at a time; an artifact that could not be made is made later.
 Never: document text, or an update for every document.
 """
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import copy_context
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
+from tasks.listening import Progress, tell
 from tasks.run_page import in_display
 
 SECONDS_BETWEEN_UPDATES = 2.0
 
 
-@dataclass(frozen=True)
-class Progress:
-    """A stage at one moment.
-
-    Attributes:
-        stage: such as ``tokenization``.
-        done: units finished.
-        total: units in all.
-        unit: such as ``shards``.
-        detail: what has been done so far, in words.
-        is_finished: the stage has ended; ``detail`` is its summary.
-        is_remark: ``detail`` is something to know about the stage, told once.
-    """
-
-    stage: str
-    done: int
-    total: int
-    unit: str
-    detail: str
-    is_finished: bool = False
-    is_remark: bool = False
-
-
-Listener = Callable[[Progress], None]
-_listeners: list[Listener] = []
-
-
-def listen(listener: Listener) -> None:
-    """Call ``listener`` with every progress of this process from now on."""
-    _listeners.append(listener)
-
-
 class StageProgress:
-    """The progress of one stage of one run; may be moved from several threads."""
+    """The progress of one stage, of the run that it begins in; may be moved from any thread."""
 
     def __init__(self, stage: str, total: int, unit: str) -> None:
         self._stage, self._total, self._unit = stage, total, unit
@@ -61,10 +30,11 @@ class StageProgress:
         self._left = TimeLeft()
         self._lock = threading.Lock()
         self._last_update = time.monotonic()
-        described = f"{stage}: {total:,} {unit}"
-        created = in_display(lambda: create_progress_artifact(progress=0.0, key=stage, description=described))
-        self._artifact_id = created if isinstance(created, UUID) else None
-        self._tell(Progress(stage, 0, total, unit, ""))
+        self._sending = threading.Lock()
+        self._context = copy_context()
+        self._artifact_id: UUID | None = None
+        self._send(0.0, f"{total:,} {unit}")
+        tell(Progress(stage, 0, total, unit, ""))
 
     def advance(self, units: int, detail: str, fraction: float | None = None) -> None:
         """Some more units are finished, or none but a part of one.
@@ -79,22 +49,23 @@ class StageProgress:
             percent, shown = self._moved(detail, fraction)
         self._update_if_due(percent, shown)
 
-    def reach(self, units: int, detail: str) -> None:
-        """So many units are finished."""
+    def reach(self, units: int, detail: str, fraction: float | None = None) -> None:
+        """So many units are finished; the rest as ``advance`` takes it."""
         with self._lock:
             self._done = units
-            percent, shown = self._moved(detail, None)
+            percent, shown = self._moved(detail, fraction)
         self._update_if_due(percent, shown)
 
     def remark(self, line: str) -> None:
         """Something to know about the stage."""
-        self._tell(Progress(self._stage, self._done, self._total, self._unit, line, is_remark=True))
+        tell(Progress(self._stage, self._done, self._total, self._unit, line, is_remark=True))
         self._log(line)
 
     def finish(self, summary: str) -> None:
         """The stage has ended."""
-        self._tell(Progress(self._stage, self._total, self._total, self._unit, summary, is_finished=True))
-        self._update_artifact(100.0, summary)
+        tell(Progress(self._stage, self._total, self._total, self._unit, summary, is_finished=True))
+        with self._sending:
+            self._send_now(100.0, summary, is_only_chance=True)
         self._log(summary)
 
     def _log(self, line: str) -> None:
@@ -103,28 +74,37 @@ class StageProgress:
 
     def _moved(self, detail: str, fraction: float | None) -> tuple[float, str]:
         """Tell who listens; (percent, description) for the artifact."""
-        self._tell(Progress(self._stage, self._done, self._total, self._unit, detail))
+        tell(Progress(self._stage, self._done, self._total, self._unit, detail))
         part = self._done / max(1, self._total) if fraction is None else fraction
         return 100.0 * part, f"{self._done:,} of {self._total:,} {self._unit}; {detail}{self._left.after(part)}"
 
     def _update_if_due(self, percent: float, shown: str) -> None:
-        """Without the lock: a slow server must not stop the other threads."""
         with self._lock:
             is_due = time.monotonic() - self._last_update >= SECONDS_BETWEEN_UPDATES
             if is_due:
                 self._last_update = time.monotonic()
         if is_due:
-            self._update_artifact(percent, shown)
+            self._send(percent, shown)
 
-    def _update_artifact(self, percent: float, detail: str) -> None:
-        if (artifact_id := self._artifact_id) is not None:
-            described = f"{self._stage}: {detail}"
-            in_display(lambda: update_progress_artifact(artifact_id, progress=percent, description=described))
+    def _send(self, percent: float, detail: str) -> None:
+        """Not while another thread does: a slow server must not stop them all."""
+        if self._sending.acquire(blocking=False):
+            try:
+                self._send_now(percent, detail)
+            finally:
+                self._sending.release()
 
-    @staticmethod
-    def _tell(progress: Progress) -> None:
-        for listener in _listeners:
-            listener(progress)
+    def _send_now(self, percent: float, detail: str, *, is_only_chance: bool = False) -> None:
+        described = f"{self._stage}: {detail}"
+
+        def create_or_update() -> object:
+            if self._artifact_id is None:
+                return create_progress_artifact(progress=percent, key=self._stage, description=described)
+            return update_progress_artifact(self._artifact_id, progress=percent, description=described)
+
+        sent = self._context.copy().run(in_display, create_or_update, is_only_chance=is_only_chance)
+        if isinstance(sent, UUID):
+            self._artifact_id = sent
 
 
 class TimeLeft:

@@ -2,12 +2,15 @@
 
 In: rows, pictures as SVG, words.
 Out: artifacts of the run, or of the task run that asks.
-Promise: a display that fails does not fail the work that it shows, and is given up after one try; outside of a run
+Promise: a display that fails does not fail the work that it shows, and does not hold it up each time: after a failure
+nothing of that run is tried for some minutes, but for what is shown only once, then it goes on; outside of a run
 nothing happens.
 Never: shows text of a document.
 """
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
@@ -29,24 +32,47 @@ from tasks.trained import Trained
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-_given_up: set[UUID] = set()
-"""Flow runs whose server has not answered once: each further try would wait for it again."""
+SECONDS_OF_PAUSE = 300.0
+"""How long nothing of a run is shown after its server has failed: a try may take minutes where it only hangs."""
+
+_lock = threading.Lock()
+_goes_on: dict[UUID, float] = {}
+"""When the display of a run goes on, by ``time.monotonic``; only of runs whose server has failed."""
 
 
-def in_display(show: Callable[[], Result]) -> Result | None:
-    """Call ``show`` inside of a run; None when there is none, or when its server does not answer."""
+def in_display(show: Callable[[], Result], *, is_only_chance: bool = False) -> Result | None:
+    """Call ``show`` inside of a run; None when there is none, or when its server does not answer.
+
+    Args:
+        show: what shows something.
+        is_only_chance: it is not shown again later, so it is tried in a pause, too.
+    """
     context = FlowRunContext.get()
     run_id = context.flow_run.id if context and context.flow_run else None
-    if run_id is None or run_id in _given_up:
+    if run_id is None or (_is_paused(run_id) and not is_only_chance):
         return None
     try:
         return show()
     except CptError as error:
         logger.warning("something of this run is not shown in the UI: %s", error)
     except httpx.HTTPError as error:
-        _given_up.add(run_id)
-        logger.warning("nothing more of this run is shown in the UI: %s", error)
+        _pause(run_id, error)
     return None
+
+
+def _is_paused(run_id: UUID) -> bool:
+    return time.monotonic() < _goes_on.get(run_id, 0.0)
+
+
+def _pause(run_id: UUID, error: httpx.HTTPError) -> None:
+    """Told once a pause: several threads may have tried at the same time."""
+    with _lock:
+        if _is_paused(run_id):
+            return
+        _goes_on[run_id] = time.monotonic() + SECONDS_OF_PAUSE
+    logger.warning(
+        "nothing of this run is shown in the UI for %.0f s, then it is tried again: %s", SECONDS_OF_PAUSE, error
+    )
 
 
 def label_run(config: PipelineConfig) -> None:
@@ -68,7 +94,7 @@ def show_table(key: str, rows: list[Row], description: str, picture: str | None 
         description = f"{description}\n\n![{key}]({data_uri(picture)})"
     if rows:
         table = [{column: escaped(cell) for column, cell in row.items()} for row in rows]
-        in_display(lambda: create_table_artifact(table=table, key=key, description=description))
+        in_display(lambda: create_table_artifact(table=table, key=key, description=description), is_only_chance=True)
 
 
 def show_outputs(prepared: Prepared, trained: Trained | None = None) -> None:
@@ -81,7 +107,7 @@ def show_outputs(prepared: Prepared, trained: Trained | None = None) -> None:
 
 def show_drawn(key: str, draw: Callable[[], str], description: str) -> str | None:
     """A picture; returns it, as SVG, for the table that belongs to it. Drawn only where there is a run to show it."""
-    if (svg := in_display(draw)) is not None:
+    if (svg := in_display(draw, is_only_chance=True)) is not None:
         Picture(key).show(svg, description)
     return svg
 

@@ -8,7 +8,7 @@ Never: reads a byte of an input file that is identified already.
 
 from cpt_core.artifacts import Artifact, key_of
 from cpt_core.config import PipelineConfig
-from cpt_core.discovery import discover_sources
+from cpt_core.discovery import OnProgress, discover_sources
 from cpt_core.errors import ConfigError
 from cpt_core.indexing import TokenizedShard
 from cpt_core.manifest import Manifest, Shard
@@ -17,13 +17,14 @@ from cpt_core.storage import Store
 from cpt_core.tokenization import TextTokenizer, token_key_parts, with_repairs
 
 
-def find_shards(config: PipelineConfig, store: Store) -> Manifest:
+def find_shards(config: PipelineConfig, store: Store, on_progress: OnProgress = lambda progress: None) -> Manifest:
     """The shards of a configuration, with their repairs."""
     manifest = discover_sources(
         config.discovery,
         config.tokenization.shard_size_bytes,
         store=store,
         workers=config.orchestration.workers,
+        on_progress=on_progress,
     )
     return with_repairs(manifest, config.tokenization)
 

@@ -1,8 +1,8 @@
-"""What the shards of a stage have read and written so far, added up while they are computed.
+"""What discovery has read, and what the shards of tokenization have read and written so far, and how fast.
 
-In: the counts of each shard, whenever it has new ones.
+In: how far discovery is; the counts of each shard, whenever it has new ones.
 Out: one line, and the fraction of the work that is done.
-Promise: shards that the store had count as documents and tokens, and neither as speed nor as work.
+Promise: files that are remembered and shards that the store had count as done, and not as speed.
 Never: knows Prefect.
 """
 
@@ -11,8 +11,24 @@ import time
 from collections.abc import Iterable
 
 from cpt_core.artifacts import Artifact
+from cpt_core.discovery import DiscoveryProgress
 from cpt_core.manifest import Shard
 from cpt_core.tokenization import ShardProgress
+
+
+class Reading:
+    """The speed of discovery, from the first time that it is told of."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None
+
+    def line(self, seen: DiscoveryProgress) -> str:
+        """Such as ``1,234.5 of 5,678.9 MB, 12.3 MB/s``."""
+        if self._first is None:
+            self._first = (seen.size_bytes, time.monotonic())
+        before, since = self._first
+        speed = (seen.size_bytes - before) / 1e6 / max(1e-3, time.monotonic() - since)
+        return f"{seen.size_bytes / 1e6:,.1f} of {seen.all_bytes / 1e6:,.1f} MB, {speed:,.1f} MB/s"
 
 
 class Throughput:

@@ -5,6 +5,7 @@ shard by the sha256 of its bytes, remembered so that an unchanged file is not re
 ``list_sources`` only lists them.
 """
 
+from cpt_core.discovery.counting import DiscoveryProgress, OnProgress
 from cpt_core.discovery.discover import discover_sources, list_sources
 
-__all__ = ["discover_sources", "list_sources"]
+__all__ = ["DiscoveryProgress", "OnProgress", "discover_sources", "list_sources"]

@@ -9,8 +9,10 @@ Never: treats an empty match as an empty corpus.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from cpt_core.config import DiscoveryConfig, SourceConfig
+from cpt_core.discovery.counting import Count, OnProgress
 from cpt_core.discovery.identify import IdentifiedFile, identify_file, memory_key
 from cpt_core.errors import ConfigError, InputError
 from cpt_core.fingerprint import fingerprint, sealed_json, unsealed_json
@@ -21,7 +23,14 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _SUFFIX_LIST = ", ".join(SUFFIXES)
 
 
-def discover_sources(config: DiscoveryConfig, shard_size_bytes: int, *, store: Store, workers: int = 0) -> Manifest:
+def discover_sources(
+    config: DiscoveryConfig,
+    shard_size_bytes: int,
+    *,
+    store: Store,
+    workers: int = 0,
+    on_progress: OnProgress = lambda progress: None,
+) -> Manifest:
     """Find, cut and identify the input files.
 
     Args:
@@ -29,6 +38,8 @@ def discover_sources(config: DiscoveryConfig, shard_size_bytes: int, *, store: S
         shard_size_bytes: larger uncompressed line files are cut into ranges of about this size.
         store: holds the memory of files identified before.
         workers: files read at the same time; 0 means one for each core.
+        on_progress: told how far this is: first in this thread, when the files are listed, then after each chunk and
+            each file, from several threads.
 
     Raises:
         ConfigError: when a URI of a source matches no file; the message shows the resolved URI.
@@ -40,8 +51,15 @@ def discover_sources(config: DiscoveryConfig, shard_size_bytes: int, *, store: S
     memory = _recall(store, memory_name)
     all_stats = {stat.uri: stat for found in stats.values() for stat in found}
     unknown = [stat for stat in all_stats.values() if _known(memory, stat) is None]
+    count = Count(all_stats.values(), unknown, on_progress)
+
+    def identify(stat: FileStat) -> IdentifiedFile:
+        file = identify_file(stat, config.fingerprint_inputs, shard_size_bytes, partial(count.read, stat))
+        count.finish(stat)
+        return file
+
     with ThreadPoolExecutor(max_workers=workers or os.cpu_count()) as pool:
-        fresh = list(pool.map(lambda stat: identify_file(stat, config.fingerprint_inputs, shard_size_bytes), unknown))
+        fresh = list(pool.map(identify, unknown))
     memory |= {file.stat.uri: file for file in fresh}
     if any(file.problem is None for file in fresh):
         _remember(store, memory_name, memory)

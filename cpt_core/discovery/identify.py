@@ -8,6 +8,7 @@ Never: parses a line.
 """
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,6 +40,10 @@ _OTHER_MAGIC = [
 
 _SKIPPABLE_FRAME_END = b"\x2a\x4d\x18"
 """What follows the first byte, 0x50 to 0x5f, of a zstd file that begins with a skippable frame."""
+
+
+OnRead = Callable[[int], None]
+"""Called with the number of bytes that are identified more, after each chunk and from several threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +81,21 @@ class IdentifiedFile:
         )
 
 
-def identify_file(stat: FileStat, mode: str, shard_size_bytes: int) -> IdentifiedFile:
+def identify_file(
+    stat: FileStat, mode: str, shard_size_bytes: int, on_read: OnRead = lambda size_bytes: None
+) -> IdentifiedFile:
     """Cut and identify one file; what is wrong with it becomes its ``problem``.
 
     Args:
         stat: the file as it was listed.
         mode: ``content`` or ``stat``, see ``DiscoveryConfig.fingerprint_inputs``.
         shard_size_bytes: larger uncompressed line files are cut.
+        on_read: told while the file is read, in mode ``content``.
     """
     try:
         file_format = _recognise(stat.uri)
         spans = _spans(stat, file_format, shard_size_bytes)
-        ranges = _by_content(stat, file_format, spans) if mode == "content" else _by_stat(stat, spans)
+        ranges = _by_content(stat, file_format, spans, on_read) if mode == "content" else _by_stat(stat, spans)
         if stat_input(stat.uri) != stat:
             raise InputChangedError(f"{stat.uri}: changed while it was read; run again when it is complete")
     except InputError as error:
@@ -133,9 +141,11 @@ def _spans(stat: FileStat, file_format: InputFormat, shard_size_bytes: int) -> l
         return line_ranges(stat.size_bytes, cut_targets(stat.size_bytes, shard_size_bytes), read_at)
 
 
-def _by_content(stat: FileStat, file_format: InputFormat, spans: list[tuple[int, int]]) -> tuple[Range, ...]:
+def _by_content(
+    stat: FileStat, file_format: InputFormat, spans: list[tuple[int, int]], on_read: OnRead
+) -> tuple[Range, ...]:
     def read(span: tuple[int, int]) -> tuple[str, int]:
-        return _digest_and_newlines(stat.uri, file_format, *span)
+        return _digest_and_newlines(stat.uri, file_format, *span, on_read)
 
     if len(spans) == 1:
         found = [read(spans[0])]
@@ -150,7 +160,9 @@ def _by_content(stat: FileStat, file_format: InputFormat, spans: list[tuple[int,
     return tuple(ranges)
 
 
-def _digest_and_newlines(uri: str, file_format: InputFormat, first_byte: int, size_bytes: int) -> tuple[str, int]:
+def _digest_and_newlines(
+    uri: str, file_format: InputFormat, first_byte: int, size_bytes: int, on_read: OnRead
+) -> tuple[str, int]:
     digest = hashlib.sha256()
     newlines = 0
     remaining = size_bytes
@@ -159,6 +171,7 @@ def _digest_and_newlines(uri: str, file_format: InputFormat, first_byte: int, si
             digest.update(chunk)
             newlines += chunk.count(b"\n") if file_format == "jsonl" else 0
             remaining -= len(chunk)
+            on_read(len(chunk))
     return digest.hexdigest(), newlines
 
 

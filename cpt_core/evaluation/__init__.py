@@ -4,6 +4,6 @@
 runs, and only it and ``scoring`` import torch.
 """
 
-from cpt_core.evaluation.stage import evaluate_model
+from cpt_core.evaluation.stage import evaluate_model, num_rows_scored
 
-__all__ = ["evaluate_model"]
+__all__ = ["evaluate_model", "num_rows_scored"]

@@ -31,6 +31,11 @@ class EvaluationJob:
     seed: int
     """Initialises a model without weights, as training does."""
 
+    @property
+    def progress_file(self) -> Path:
+        """JSON lines: how many rows are scored."""
+        return Path(self.attempt_folder) / "progress.jsonl"
+
 
 def write_job(path: Path, job: EvaluationJob) -> None:
     """Write the description."""

@@ -8,6 +8,7 @@ Never: trains, passes an attention mask, or uses a cache: both would switch docu
 
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 LOSS_DIGITS = 6
 
 
-def score(job: EvaluationJob) -> dict[str, dict[str, Any]]:
-    """Source to ``{"loss": mean over its trained tokens, "tokens": their number, "rows": rows scored}``."""
+def score(job: EvaluationJob, on_progress: Callable[[int], None]) -> dict[str, dict[str, Any]]:
+    """Source to ``{"loss": mean over its trained tokens, "tokens": their number, "rows": rows scored}``.
+
+    ``on_progress`` is told after each batch how many rows of all sources are scored.
+    """
     device = _choose_device(job)
     model = load_model(job, device)
     store = Store(job.store_uri)
-    scores = {}
+    scores, rows_scored = {}, 0
     for source, artifacts in _by_source(store, job.packed_folders).items():
         rows = PackedRows(store, artifacts)
         num_rows = min(len(rows), job.max_rows_per_source)
@@ -46,6 +50,8 @@ def score(job: EvaluationJob) -> dict[str, dict[str, Any]]:
         for batch in batches:
             summed += loss_sum(model, batch, device)
             tokens += batch.num_trained_tokens
+            rows_scored += len(batch.input_ids)
+            on_progress(rows_scored)
         if tokens:
             scores[source] = {"loss": round(summed / tokens, LOSS_DIGITS), "tokens": tokens, "rows": num_rows}
     return scores

@@ -11,6 +11,8 @@ import os
 import tempfile
 import time
 import uuid
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ def evaluate_model(
     revision: str | None = None,
     store: Store,
     name: str,
+    on_progress: Callable[[int], None] = lambda rows: None,
 ) -> Artifact:
     """Score a model, or find its scores.
 
@@ -50,6 +53,7 @@ def evaluate_model(
         revision: commit of the hub repository.
         store: where the record goes.
         name: readable name of the artifact.
+        on_progress: told how many of ``num_rows_scored`` are scored, after each batch.
 
     Returns:
         An artifact whose ``counts["sources"]`` holds ``loss`` (mean over trained tokens), ``tokens`` and ``rows``
@@ -69,8 +73,16 @@ def evaluate_model(
         return found
     folder = _output_folder(training, store, folder_name(OUTPUT_FOLDER, name, key_of(key_parts)))
     described = _describe_job(model_folder, packed, config, training, store, folder)
-    report = _run_job(described, training)
+    report = _run_job(described, training, on_progress)
     return _commit(store, name, key_parts, report, time.monotonic() - started)
+
+
+def num_rows_scored(packed: list[Artifact], config: EvaluationConfig) -> int:
+    """How many rows an evaluation passes through the model."""
+    rows: Counter[str] = Counter()
+    for artifact in packed:
+        rows[str(artifact.counts["source"])] += artifact.counts["rows"]
+    return sum(min(of_source, config.max_rows_per_source) for of_source in rows.values())
 
 
 def evaluation_key_parts(
@@ -120,14 +132,19 @@ def _describe_job(
     )
 
 
-def _run_job(described: EvaluationJob, training: TrainingConfig) -> dict[str, Any]:
+def _run_job(described: EvaluationJob, training: TrainingConfig, on_progress: Callable[[int], None]) -> dict[str, Any]:
     folder = Path(described.attempt_folder)
     folder.mkdir(parents=True)
     job_file = folder / "job.json"
     write_job(job_file, described)
     launcher = LauncherConfig(environment=training.launcher.environment)
     job = Job("cpt_core.evaluation", job_file, folder, launcher, described.attempt)
-    return wait_for_job(job, launch(job, num_cores=len(os.sched_getaffinity(0))))
+    return wait_for_job(
+        job,
+        launch(job, num_cores=len(os.sched_getaffinity(0))),
+        progress_file=described.progress_file,
+        on_progress=lambda line: on_progress(line["rows"]),
+    )
 
 
 def _output_folder(training: TrainingConfig, store: Store, relative: str) -> Path:

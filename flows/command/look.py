@@ -9,6 +9,7 @@ from cpt_core.config_file import load_config
 from cpt_core.errors import ConfigError
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import print_json, print_plan, want_json
+from flows.command.progress_screen import discovery_bar, progress_screen
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +26,8 @@ def plan(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fals
 
     want_json(as_json)
     loaded = load_config(config, overrides)
-    run_plan = plan_run(loaded, with_training=loaded.training is not None)
+    with progress_screen() as screen:
+        run_plan = plan_run(loaded, with_training=loaded.training is not None, on_progress=discovery_bar(screen))
     print_json(run_plan.summary()) if as_json else print_plan(run_plan)
 
 

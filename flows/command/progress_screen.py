@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from cpt_core.printable import printable
 
 if TYPE_CHECKING:  # Prefect takes a second to import, and reads its settings when it does
-    from tasks.progress import Progress as StageState
+    from cpt_core.discovery import DiscoveryProgress, OnProgress
+    from tasks.listening import Progress as StageState
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -89,3 +90,16 @@ def progress_screen() -> Iterator[Screen]:
         yield screen
     finally:
         screen.stop()
+
+
+def discovery_bar(screen: Screen) -> "OnProgress":
+    """What shows how far discovery is, where no run does."""
+    from tasks.listening import Progress as StageState
+    from tasks.throughput import Reading
+
+    reading = Reading()
+
+    def show(seen: "DiscoveryProgress") -> None:
+        screen.show(StageState("discovery", seen.files, seen.all_files, "files", reading.line(seen)))
+
+    return show

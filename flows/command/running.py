@@ -13,11 +13,11 @@ from cpt_core.launching.environment import current_environment, node_rank
 from cpt_core.launching.job import EXTRA_SECONDS_TO_STOP
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import print_json, print_run, want_json
-from flows.command.progress_screen import Screen, progress_screen
+from flows.command.progress_screen import Screen, discovery_bar, progress_screen
 from flows.command.stopping import allow_more
 
 if TYPE_CHECKING:
-    from tasks.progress import Progress
+    from tasks.listening import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -111,7 +111,8 @@ def _already_done(config: PipelineConfig, with_training: bool) -> dict[str, Any]
     """The summary of a run with nothing left to do; starting a server for it would be all its cost."""
     from tasks.planning import plan_run
 
-    plan = plan_run(config, with_training=with_training)
+    with progress_screen() as screen:
+        plan = plan_run(config, with_training=with_training, on_progress=discovery_bar(screen))
     plan.require_few_bad_lines()
     if plan.to_do() or plan.prepared is None:
         return None
@@ -126,7 +127,7 @@ def _already_done(config: PipelineConfig, with_training: bool) -> dict[str, Any]
 def _run_flow(flow: Any, config: PipelineConfig) -> dict[str, Any]:
     from flows.serving.embedded import embedded_server
     from flows.serving.environment import cpt_home
-    from tasks.progress import listen
+    from tasks.listening import listen
 
     with progress_screen() as screen:
         if config.training is not None and flow.name != "cpt-prepare":

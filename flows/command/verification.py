@@ -47,7 +47,7 @@ def verify(
 
 
 def _bar(screen: "Screen") -> "OnProgress":
-    from tasks.progress import Progress
+    from tasks.listening import Progress
 
     def show(read_bytes: int, all_bytes: int) -> None:
         screen.show(Progress("verification", read_bytes >> 20, all_bytes >> 20, "MB", "against their records"))

@@ -53,6 +53,16 @@ def test_every_document_is_one_row_in_order_of_source_shard_and_row(tmp_path, ma
     }
 
 
+def test_progress_moves_by_shard(tmp_path, make_config):
+    """Also within a row group, which holds all three of them; a list from the store is told nothing of."""
+    config = make_config(**two_sources(tmp_path))
+    shards, _, store = tokenized(config)
+    heard: list[tuple[int, int]] = []
+    for _ in range(2):
+        build_index(shards, config, store=store, on_progress=lambda *seen: heard.append(seen))
+    assert heard == [(1, 1), (2, 3), (3, 4)]
+
+
 def test_totals_of_every_shard_stand_beside_the_documents(tmp_path, make_config):
     """Packing plans its groups from them."""
     index, shards, _ = index_of(make_config(**two_sources(tmp_path, fraction=1.0)))

@@ -93,6 +93,7 @@ def test_the_tables_say_what_became_of_every_source(run, prefect_api, two_source
         f"packing | b-00000 | `{tmp_path}/store/packed/b-00000-KEY`",
     ]
     assert set(first) == {
+        "discovery",
         "discovery-table",
         "tokenization",
         "tokenization-table",
@@ -104,7 +105,12 @@ def test_the_tables_say_what_became_of_every_source(run, prefect_api, two_source
         "packing-fill",
         "outputs",
     }
+    assert (first["discovery"]["data"], first["discovery"]["description"]) == (
+        100.0,
+        "discovery: 4 files, 4 shards, 214 bytes; 214 bytes read to identify them",
+    )
     again = artifacts_of(prefect_api, run(two_sources))
+    assert again["discovery"]["description"] == "discovery: 4 files, 4 shards, 214 bytes; 0 bytes read to identify them"
     assert table(again["tokenization-table"])[-1] == "**all** | 4 | 4 | 0 | 4 | 0 | 7 | 1 json_syntax | 135"
     assert table(again["packing-table"])[1:] == [
         "a | train | 0 | 1 | 9 | 8.33% | 132 | 0 | 6 | 3",
@@ -164,6 +170,40 @@ def test_the_log_of_a_run_has_a_line_for_each_shard(run, prefect_api, two_source
 
     until(lambda: sum(message.startswith("1 of 1 computed in") for message in messages()) == 6)
     assert [message for message in messages() if "document 1" in message] == []
+
+
+def test_the_server_hears_of_discovery_and_of_indexing_while_they_read(run, prefect_api, two_sources, monkeypatch):
+    """Four files, read by threads that know of no run, then four token shards; nothing is held back here."""
+    monkeypatch.setattr("tasks.progress.SECONDS_BETWEEN_UPDATES", 0.0)
+    told: list[str] = []
+
+    def update(artifact_id, progress, description):
+        told.append(f"{progress:.0f} %, {description.partition(';')[0]}")
+        return update_progress_artifact(artifact_id, progress=progress, description=description)
+
+    monkeypatch.setattr("tasks.progress.update_progress_artifact", update)
+    one_at_a_time = two_sources.model_copy(
+        update={"orchestration": two_sources.orchestration.model_copy(update={"workers": 1})}
+    )
+    run(one_at_a_time)
+    assert [line for line in told if ", discovery" in line] == [
+        "0 %, discovery: 0 of 4 files",
+        "31 %, discovery: 0 of 4 files",
+        "31 %, discovery: 1 of 4 files",
+        "62 %, discovery: 1 of 4 files",
+        "62 %, discovery: 2 of 4 files",
+        "93 %, discovery: 2 of 4 files",
+        "93 %, discovery: 3 of 4 files",
+        "100 %, discovery: 3 of 4 files",
+        "100 %, discovery: 4 files, 4 shards, 214 bytes",
+    ]
+    assert [line for line in told if ", indexing" in line] == [
+        "25 %, indexing: 1 of 4 shards",
+        "50 %, indexing: 2 of 4 shards",
+        "75 %, indexing: 3 of 4 shards",
+        "100 %, indexing: 4 of 4 shards",
+        "100 %, indexing: computed",
+    ]
 
 
 def test_progress_tells_documents_tokens_speed_and_time_left_every_two_seconds(prefect_api, monkeypatch):

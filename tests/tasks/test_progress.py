@@ -5,23 +5,12 @@ from dataclasses import replace
 import pytest
 
 from cpt_core.artifacts import Artifact
+from cpt_core.discovery import DiscoveryProgress
 from cpt_core.manifest import Shard
 from cpt_core.tokenization import ShardProgress
-from tasks import progress
+from tasks import listening, progress
 from tasks.progress import TimeLeft, describe_seconds
-from tasks.throughput import Throughput
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that pass when the test says so."""
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-
-    def wait(seconds: float) -> None:
-        now[0] += seconds
-
-    return wait
+from tasks.throughput import Reading, Throughput
 
 
 def test_the_time_left_counts_from_the_first_sign_of_progress(clock):
@@ -71,10 +60,18 @@ def test_throughput_counts_running_and_finished_shards_once(clock):
     assert seen.line() == "107 documents, 1,070 tokens, 2.0 MB/s"
 
 
+def test_what_is_remembered_is_no_speed(clock):
+    """Of 300 MB a third is identified from before; 50 MB take two seconds."""
+    reading = Reading()
+    assert reading.line(DiscoveryProgress(1, 3, 100_000_000, 300_000_000)) == "100.0 of 300.0 MB, 0.0 MB/s"
+    clock(2)
+    assert reading.line(DiscoveryProgress(1, 3, 150_000_000, 300_000_000)) == "150.0 of 300.0 MB, 25.0 MB/s"
+
+
 def test_listeners_hear_every_move_and_the_end(monkeypatch):
     """Outside of a run there is no artifact, and nothing fails."""
-    heard: list[progress.Progress] = []
-    monkeypatch.setattr(progress, "_listeners", [heard.append])
+    heard: list[listening.Progress] = []
+    monkeypatch.setattr(listening, "_listeners", [heard.append])
     stage = progress.StageProgress("tokenization", 2, "shards")
     stage.advance(0, "half of a shard", 0.25)
     stage.remark("by another engine")

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpt_core.config import DiscoveryConfig
-from cpt_core.discovery import discover_sources
+from cpt_core.discovery import DiscoveryProgress, discover_sources
 from cpt_core.discovery.ranges import cut_targets, line_ranges
 from cpt_core.errors import ConfigError, InputError
 from cpt_core.storage import Store
@@ -290,6 +290,45 @@ def test_a_file_that_goes_while_its_folder_is_listed_is_named(tmp_path, store, m
         f"{tmp_path}/corpus/a.jsonl: is gone since its folder was listed; run again when nobody renames or removes "
         "files there",
         True,
+    )
+
+
+def told(store: Store, **changes: str) -> list[tuple[int, int, int, int]]:
+    """Discovery of ``corpus`` beside the store by one thread: (files, all files, bytes, all bytes) at each call."""
+    heard: list[DiscoveryProgress] = []
+    corpus = sources(str(Path(store.root_uri).parent / "corpus")).model_copy(update=changes)
+    discover_sources(corpus, 10_000, store=store, workers=1, on_progress=heard.append)
+    return [(seen.files, seen.all_files, seen.size_bytes, seen.all_bytes) for seen in heard]
+
+
+def test_progress_moves_with_every_chunk_and_file_and_starts_at_what_is_remembered(tmp_path, store, monkeypatch):
+    """Of chunks of ten bytes; an unchanged file is identified when the files are listed."""
+    monkeypatch.setattr("cpt_core.discovery.identify.CHUNK_BYTES", 10)
+    write(tmp_path / "corpus/a.jsonl", b'{"text": "x"}\n')
+    assert told(store) == [(0, 1, 0, 14), (0, 1, 10, 14), (0, 1, 14, 14), (1, 1, 14, 14)]
+    write(tmp_path / "corpus/b.jsonl", b'{"text": "some more"}\n')
+    assert told(store) == [(1, 2, 14, 36), (1, 2, 24, 36), (1, 2, 34, 36), (1, 2, 36, 36), (2, 2, 36, 36)]
+    assert told(store) == [(2, 2, 36, 36)]
+
+
+def test_progress_counts_a_file_that_cannot_be_read_with_its_size(tmp_path, store, monkeypatch):
+    """Nobody waits for what does not come; a file that is identified by its stat is done at once."""
+    write(tmp_path / "corpus/a.jsonl")
+    write(tmp_path / "corpus/b.jsonl")
+    refuse_to_read(monkeypatch, "a.jsonl", OSError(errno.EIO, "Input/output error"))
+    assert told(store) == [(0, 2, 0, 28), (1, 2, 14, 28), (1, 2, 28, 28), (2, 2, 28, 28)]
+    assert told(store, fingerprint_inputs="stat") == [(0, 2, 0, 28), (1, 2, 14, 28), (2, 2, 28, 28)]
+
+
+def test_progress_adds_up_when_several_threads_read(tmp_path, store):
+    """Two files, each of which is cut and read by threads of its own."""
+    for name in ("a", "b"):
+        write(tmp_path / f"corpus/{name}.jsonl", b'{"text": "x"}\n' * 100)
+    heard: list[DiscoveryProgress] = []
+    discover_sources(sources(str(tmp_path / "corpus")), 50, store=store, workers=2, on_progress=heard.append)
+    assert (heard[0], max(heard, key=lambda seen: seen.files)) == (
+        DiscoveryProgress(0, 2, 0, 2800),
+        DiscoveryProgress(2, 2, 2800, 2800),
     )
 
 

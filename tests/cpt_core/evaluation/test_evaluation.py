@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from cpt_core.artifacts import Artifact, Draft, commit
 from cpt_core.config import EvaluationConfig, TrainingConfig
 from cpt_core.errors import ConfigError, InputError
-from cpt_core.evaluation import evaluate_model
+from cpt_core.evaluation import evaluate_model, num_rows_scored
 from cpt_core.schemas import PACKED_SHARD
 from cpt_core.storage import Store
 
@@ -77,9 +77,12 @@ def _by_hand(model_folder: Path, documents: list[list[int]]) -> float:
 
 
 def test_loss_of_every_source(store: Store, model_folder: Path) -> None:
-    """Each source has the mean loss of its documents one by one; a second call is a hit."""
+    """Each source has the mean loss of its documents one by one; a second call is a hit. Progress moves by batch."""
     packed = [_commit(store, source) for source in ROWS]
-    found = evaluate_model(str(model_folder), packed, EvaluationConfig(), TRAINING, store=store, name="tiny")
+    heard: list[int] = []
+    found = evaluate_model(
+        str(model_folder), packed, EvaluationConfig(), TRAINING, store=store, name="tiny", on_progress=heard.append
+    )
     scores = found.counts["sources"]
     assert scores["numbers"]["loss"] == pytest.approx(
         _by_hand(model_folder, [[5, 6, 7], [8, 9, 2], [9, 8, 7, 6, 5, 4, 3, 2]]), abs=1e-5
@@ -88,6 +91,7 @@ def test_loss_of_every_source(store: Store, model_folder: Path) -> None:
         _by_hand(model_folder, [ids for ids, _, _ in ROWS["words"]]), abs=1e-5
     )
     assert [(score["tokens"], score["rows"]) for score in scores.values()] == [(11, 2), (14, 2)]
+    assert (heard, num_rows_scored(packed, EvaluationConfig())) == ([1, 2, 3, 4], 4)
     assert json.loads(store.read_bytes(found.path("losses"))) == found.counts
     again = evaluate_model(str(model_folder), packed, EvaluationConfig(), TRAINING, store=store, name="tiny")
     assert again.is_cached
@@ -101,6 +105,7 @@ def test_at_most_so_many_rows_of_a_model_without_weights(store: Store, model_fol
     found = evaluate_model(str(tmp_path / "config"), packed, config, TRAINING, store=store, name="tiny")
     scores = found.counts["sources"]
     assert [(score["tokens"], score["rows"]) for score in scores.values()] == [(4, 1), (7, 1)]
+    assert num_rows_scored(packed, config) == 2
 
 
 def test_tokens_outside_the_vocabulary(store: Store, tmp_path: Path) -> None:

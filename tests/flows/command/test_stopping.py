@@ -89,7 +89,7 @@ LONG_STOP = """
 import sys, time
 from cpt_core.config import LauncherConfig
 from flows.command import running, stopping
-from tasks.progress import Progress
+from tasks.listening import Progress
 stopping.GRACE_SECONDS = 0.5
 stopping.end_on_signals()
 launcher = LauncherConfig(kind=sys.argv[1], num_nodes=1)
