@@ -7,10 +7,10 @@ Never: believes an exit code; collectives may abort after success, and launchers
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from cpt_core.launching.status import write_json
 from cpt_core.storage.durable import fsync_folder
 
 DONE_NAME = "DONE.json"
@@ -18,12 +18,7 @@ DONE_NAME = "DONE.json"
 
 def write_done(folder: Path, attempt: str, report: dict[str, Any]) -> None:
     """Write the record durably; the last thing that a job does."""
-    staged = folder / f".{DONE_NAME}.{attempt}"
-    with staged.open("w", encoding="utf-8") as stream:
-        json.dump({"attempt": attempt, "report": report}, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staged.replace(folder / DONE_NAME)
+    write_json(folder / DONE_NAME, {"attempt": attempt, "report": report})
     fsync_folder(folder)
 
 
