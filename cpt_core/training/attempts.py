@@ -23,7 +23,7 @@ from cpt_core.launching.guard import GRACE_SECONDS, SECONDS_BETWEEN_SIGNS
 from cpt_core.launching.job import Job, JobHandle
 from cpt_core.launching.launchers import attach, is_here, launch
 from cpt_core.launching.record import drop_variables
-from cpt_core.launching.status import read_json, write_json
+from cpt_core.launching.status import known_json, write_json
 from cpt_core.launching.success import read_done
 from cpt_core.launching.waiting import Progress, wait_for_job
 from cpt_core.training.continuing import others_unfinished
@@ -102,7 +102,7 @@ def _find_running(
     described: TrainingJob, record: Path, on_notice: Notice, is_whole: Callable[[dict[str, Any]], bool]
 ) -> tuple[Job, JobHandle] | None:
     """The job on record, if it runs, or has succeeded and its result is still whole."""
-    known = read_json(record)
+    known = known_json(record)
     if known is None:
         return None
     job = _job_of(described, known["attempt"], Path(known["folder"]))
