@@ -81,6 +81,37 @@ def test_two_nodes(tmp_path: Path, model_folder: Path, tokenizer_folder: Path, c
     assert "WORLD_SIZE is 1, expected num_nodes = 2" in alone["error"]
 
 
+OTHER_WORLD_SIZE = """
+from pathlib import Path
+import torch
+from cpt_core.config import TrainingConfig
+from cpt_core.errors import ConfigError
+from cpt_core.training.job_file import TrainingJob
+from cpt_core.training.ranks import Ranks
+from cpt_core.training.worker import _require_global_batch
+launcher = {"processes_per_node": 2}
+config = TrainingConfig(model="m", global_batch_rows=8, micro_batch_rows=2, launcher=launcher)
+job = TrainingJob("a1", "k", {}, config, *[Path("/nowhere")] * 4, "s", [])
+for world_size in (2, 3):
+    try:
+        print(_require_global_batch(job, Ranks(0, world_size, torch.device("cpu"))))
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_the_processes_that_met_are_those_of_the_global_batch() -> None:
+    """Any other number of them would train on other batches than the plan says, and none does."""
+    search_path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "DS_ACCELERATOR": "cpu"}
+    command = [sys.executable, "-c", OTHER_WORLD_SIZE]
+    said = subprocess.run(command, env=os.environ | search_path, capture_output=True, text=True, timeout=300).stdout
+    assert said.splitlines()[-2:] == [
+        "None",
+        "3 processes x 2 rows x 2 accumulation steps = 12 rows a step, expected global_batch_rows = 8; start 1 x 2"
+        " processes",
+    ]
+
+
 SUCCESS = """
 import os, resource, sys
 from dataclasses import replace
