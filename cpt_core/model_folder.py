@@ -20,6 +20,8 @@ from cpt_core.storage import Store, sha256_of, stat_input
 CONFIG_NAME = "config.json"
 MEMORY_FOLDER = "model_memory"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_LOADED_NAMES = ("model.safetensors", "model.safetensors.index.json")
+"""Without one of these transformers would take pickled weights, or none, whatever else lies there."""
 _HUB_FILES = ["*.json", "*.safetensors"]
 
 
@@ -108,11 +110,11 @@ def _sha256(path: Path) -> str:
 def _require_loadable(folder: Path) -> None:
     if not (folder / CONFIG_NAME).is_file():
         raise ConfigError(f"model is {folder}: the folder has no {CONFIG_NAME}; expected a transformers folder")
-    pickled = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pt")])
-    if pickled and not weight_files(folder):
+    weights = [*weight_files(folder), *sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pt")])]
+    if weights and not any((folder / name).is_file() for name in _LOADED_NAMES):
         raise ConfigError(
-            f"model is {folder}: its weights are {pickled[0].name}, expected *.safetensors; load it once with "
-            "transformers and save it again with save_pretrained"
+            f"model is {folder}: its weights are {weights[0].name}, expected {' or '.join(_LOADED_NAMES)}; load it once"
+            " with transformers and save it again with save_pretrained"
         )
 
 

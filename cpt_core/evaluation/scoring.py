@@ -94,6 +94,7 @@ def _read_model(folder: Path, job: EvaluationJob, device: torch.device) -> Any:
         dtype=DTYPES[job.precision],
         attn_implementation=job.attention,
         local_files_only=True,
+        use_safetensors=True,
         trust_remote_code=False,
     )
     model.config.use_cache = False

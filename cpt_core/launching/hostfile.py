@@ -98,13 +98,12 @@ class HostfileLauncher:
 
     def stop(self) -> None:
         """Ask all ranks by the shared folder, then end the launcher, then look after ranks that have not ended."""
-        status = self._job.status()
         if self.poll() == "exited" and not self._unended_hosts():
             return
         is_wanted = self.poll() == "running"
         why = "stopped on request" if is_wanted else "the launcher ended before its ranks"
-        with suppress(OSError):  # a full disk is no reason to leave anything running
-            status.ask_to_stop(StopRequest(why, is_wanted=is_wanted))
+        with suppress(OSError):  # a full disk or a lost folder is no reason to leave anything running
+            self._job.status().ask_to_stop(StopRequest(why, is_wanted=is_wanted))
         deadline = time.monotonic() + GRACE_SECONDS + 3.0
         while (self.poll() == "running" or self._unended_hosts()) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -120,13 +119,20 @@ class HostfileLauncher:
         return f"{what}. Last lines of {self._job.launcher_log.name}:\n{last_lines(self._job.launcher_log)}"
 
     def _lost_hosts(self) -> list[str]:
-        return _LOST_HOST.findall(self._job.launcher_log.read_text(encoding="utf-8", errors="replace"))
+        try:
+            said = self._job.launcher_log.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # what it says now is read later
+            return []
+        return _LOST_HOST.findall(said)
 
     def _unended_hosts(self) -> list[str]:
-        """Hosts with a rank that has begun and of whose end nothing is known."""
-        status = self._job.status()
-        ended = status.ends()
-        nodes = {sign.node for rank, sign in status.alive().items() if rank not in ended}
+        """Hosts with a rank that has begun and of whose end nothing is known; all, when nothing can be read now."""
+        try:
+            status = self._job.status()
+            ended = status.ends()
+            nodes = {sign.node for rank, sign in status.alive().items() if rank not in ended}
+        except OSError:
+            return self._hosts
         return [host for node, host in enumerate(self._hosts) if node in nodes]
 
 

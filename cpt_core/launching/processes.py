@@ -64,7 +64,8 @@ class LocalProcesses:
         """SIGTERM to all, SIGKILL to those that are still there after the grace period; waits for their end."""
         if self.poll() == "exited":
             return
-        ask_all_to_stop(self._job.statuses(), StopRequest("stopped on request", is_wanted=True))
+        with suppress(OSError):  # a signal needs no folder
+            ask_all_to_stop(self._job.statuses(), StopRequest("stopped on request", is_wanted=True))
         self._signal_all(signal.SIGTERM)
         if not self._ends_within(GRACE_SECONDS + 1.0):
             self._signal_all(signal.SIGKILL)  # the rank ends with its guard
@@ -85,9 +86,15 @@ class LocalProcesses:
         guard = self._started.get(rank)
         if guard.poll() is None if guard else self._guards[rank].is_alive():
             return True
+        with suppress(OSError):  # a rank ends with its guard, whether or not the folder can be read now
+            return self._is_left(rank, guard.returncode if guard else None)
+        return False
+
+    def _is_left(self, rank: int, exit_code: int | None) -> bool:
+        """Of a guard that has ended, whether its rank still runs."""
         status = self._job.status()
         if rank not in status.ends():
-            self._report_lost_guard(rank, guard.returncode if guard else None)
+            self._report_lost_guard(rank, exit_code)
         sign = status.alive().get(rank)
         return sign is not None and sign.guard == self._guards[rank] and sign.worker.is_alive()
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cpt_core.launching.status import read_json, write_json
+from cpt_core.launching.status import known_json, read_json, write_json
 
 TOLD_NAME = "told.json"
 STARTED_NAME = "started.json"
@@ -42,8 +42,12 @@ def is_started(folder: Path) -> bool:
 
 
 def read_start(folder: Path) -> dict[str, Any] | None:
-    """The record of the start, if the job was started."""
-    return read_json(folder / STARTED_NAME)
+    """The record of the start, if the job was started.
+
+    Raises:
+        OSError: when nobody can say that now.
+    """
+    return known_json(folder / STARTED_NAME)
 
 
 def carry_variables(folder: Path, patterns: list[str], base: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from cpt_core.launching.record import is_started
 
-_SILENCES = 3
+SILENCES = 3
 """File systems pause longer than ranks do, and whoever can be reached is ended by the others long before."""
 _LOOK_SECONDS = 1.0
 
@@ -28,7 +28,7 @@ class Sight:
 
     def __init__(self, folder: Path, silence_seconds: float) -> None:
         self._folder = folder
-        self._limit = _SILENCES * silence_seconds
+        self._limit = SILENCES * silence_seconds
         self._seen = time.monotonic()
 
     def look(self) -> None:

@@ -120,7 +120,7 @@ class Status:
 
     def ends(self) -> dict[int, RankExit]:
         """How ranks ended, by rank."""
-        ends = (read_json(path) for path in self._paths("ended"))
+        ends = (known_json(path) for path in self._paths("ended"))
         return {values["rank"]: RankExit(**values) for values in ends if values is not None}
 
     def refusal_path(self, rank: int) -> Path:
@@ -154,9 +154,20 @@ def ask_all_to_stop(statuses: Iterable[Status], request: StopRequest) -> None:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a file, or None when there is none that can be read now: shared folders have bad moments."""
+    with suppress(OSError):
+        return known_json(path)
+    return None
+
+
+def known_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, or None when there is none.
+
+    Raises:
+        OSError: when nobody can say that now.
+    """
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 

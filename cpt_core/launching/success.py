@@ -6,11 +6,10 @@ Promise: it is there whole or not at all, and counts only for the attempt that i
 Never: believes an exit code; collectives may abort after success, and launchers may return 0 after failure.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
+from cpt_core.launching.status import known_json, write_json
 from cpt_core.storage.durable import fsync_folder
 
 DONE_NAME = "DONE.json"
@@ -18,22 +17,16 @@ DONE_NAME = "DONE.json"
 
 def write_done(folder: Path, attempt: str, report: dict[str, Any]) -> None:
     """Write the record durably; the last thing that a job does."""
-    staged = folder / f".{DONE_NAME}.{attempt}"
-    with staged.open("w", encoding="utf-8") as stream:
-        json.dump({"attempt": attempt, "report": report}, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    staged.replace(folder / DONE_NAME)
+    write_json(folder / DONE_NAME, {"attempt": attempt, "report": report})
     fsync_folder(folder)
 
 
 def read_done(folder: Path, attempt: str) -> dict[str, Any] | None:
-    """The report of this attempt, or None when it has not succeeded."""
-    try:
-        record = json.loads((folder / DONE_NAME).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("attempt") != attempt:
-        return None
-    report = record.get("report")
+    """The report of this attempt, or None when it has not succeeded.
+
+    Raises:
+        OSError: when nobody can say that now.
+    """
+    record = known_json(folder / DONE_NAME)
+    report = record.get("report") if record and record.get("attempt") == attempt else None
     return report if isinstance(report, dict) else None

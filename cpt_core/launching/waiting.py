@@ -2,7 +2,8 @@
 
 In: a job and its handle; the file in which it notes its progress.
 Out: the report of its success record.
-Promise: success is the record of this very attempt; a failure names the rank that failed first, with its last lines.
+Promise: success is the record of this very attempt; a failure names the rank that failed first, with its last lines; a
+bad moment of the job's file system ends no job.
 Never: leaves processes behind, whatever interrupts the waiting.
 """
 
@@ -10,13 +11,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cpt_core import errors
 from cpt_core.launching.guard import TOLD_TO_END
 from cpt_core.launching.job import Job, JobHandle, last_lines
 from cpt_core.launching.record import drop_variables
+from cpt_core.launching.sight import SILENCES
 from cpt_core.launching.status import RankExit
 from cpt_core.launching.success import DONE_NAME, read_done
 from cpt_core.launching.watching import Watch
@@ -25,6 +28,7 @@ POLL_SECONDS = 0.2
 _OUT_OF_MEMORY_HINT = "; the kernel's out-of-memory killer does that, or somebody's kill"
 
 Progress = Callable[[dict[str, Any]], None]
+Answer = TypeVar("Answer")
 
 
 def wait_for_job(
@@ -42,28 +46,52 @@ def wait_for_job(
         The report of the job's success record.
 
     Raises:
-        JobInterruptedError: when a rank or the launcher failed; another attempt may succeed.
+        JobInterruptedError: when a rank or the launcher failed, or the job's folder could not be read for as long as no
+            rank would do without it; another attempt may succeed.
         JobFailedError: when it ended without the record for another reason.
         CptError: of the class that a rank raised, when the rank that failed first raised one.
     """
     progress = ProgressFile(progress_file, job.attempt) if progress_file and on_progress else None
-    watch = Watch(job, handle)
     try:
+        watch = _answer(job, lambda: Watch(job, handle))
         is_running = True
         while is_running:
-            is_running = handle.poll() == "running" and not watch.is_over()
-            for line in progress.new_lines() if progress else ():
+            is_running, lines = _answer(job, lambda: _look(handle, watch, progress))
+            for line in lines:
                 if on_progress:
                     on_progress(line)
             if is_running:
                 time.sleep(POLL_SECONDS)
     finally:
         handle.stop()
-        drop_variables(job.folder)
-    report = read_done(job.folder, job.attempt)
+        with suppress(OSError):  # whoever finds the job on record does it then
+            drop_variables(job.folder)
+    report = _answer(job, lambda: read_done(job.folder, job.attempt))
     if report is None:
-        raise failure_of(job, handle)
+        raise _answer(job, lambda: failure_of(job, handle))
     return report
+
+
+def _look(handle: JobHandle, watch: Watch, progress: "ProgressFile | None") -> tuple[bool, list[dict[str, Any]]]:
+    """Whether the job runs, and its new lines."""
+    is_running = handle.poll() == "running" and not watch.is_over()
+    return is_running, list(progress.new_lines()) if progress else []
+
+
+def _answer(job: Job, ask: Callable[[], Answer]) -> Answer:
+    """Of a file system that has a bad moment, asked again until it answers, or until ranks would end for its loss."""
+    limit = SILENCES * job.launcher.silence_seconds
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            return ask()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise errors.JobInterruptedError(
+                    f"{job.module}: what its ranks do could not be seen for {limit} seconds: {error}; logs:"
+                    f" {job.folder}"
+                ) from None
+        time.sleep(POLL_SECONDS)
 
 
 class ProgressFile:

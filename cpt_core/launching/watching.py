@@ -45,14 +45,17 @@ class Watch:
         self._is_ending_since: float | None = None
 
     def is_over(self) -> bool:
-        """Whether the job has to be ended by force: it was asked to end, or has succeeded, and its time is up."""
+        """Whether the job has to be ended by force: it was asked to end, or has succeeded, and its time is up.
+
+        Raises:
+            OSError: when the status cannot be read now.
+        """
         now = time.monotonic()
         if now < self._next_look:
             return False
-        self._next_look = now + SECONDS_BETWEEN_LOOKS
-        self._forgive_own_absence(now)
         self._look_for_silence(now)
         limit = self._seconds_left_to_end()
+        self._next_look = now + SECONDS_BETWEEN_LOOKS
         if limit is None:
             self._is_ending_since = None
             return False
@@ -76,6 +79,7 @@ class Watch:
         status = self._status()
         ended = status.ends()
         self._signs |= status.alive()  # one that cannot be read any more is as good as one that does not change
+        self._forgive_own_absence(now)
         running = [sign for rank, sign in self._signs.items() if rank not in ended]
         for sign in running:
             seen = self._changes.setdefault(sign.rank, _Seen(sign.written_ns, now))

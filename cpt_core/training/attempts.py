@@ -3,7 +3,8 @@
 In: what to train.
 Out: the report of the job's success record.
 Promise: on one output there is never a second job: one that still runs, whoever started it, is followed; one that has
-succeeded unseen is believed; only then is a new attempt made. An attempt is on record before it is started.
+succeeded unseen is believed; only then is a new attempt made. An attempt is on record before it is started. What could
+be started once and now cannot is tried again later.
 Never: repeats what a rank has refused in so many words.
 """
 
@@ -23,7 +24,7 @@ from cpt_core.launching.guard import GRACE_SECONDS, SECONDS_BETWEEN_SIGNS
 from cpt_core.launching.job import Job, JobHandle
 from cpt_core.launching.launchers import attach, is_here, launch
 from cpt_core.launching.record import drop_variables
-from cpt_core.launching.status import read_json, write_json
+from cpt_core.launching.status import known_json, write_json
 from cpt_core.launching.success import read_done
 from cpt_core.launching.waiting import Progress, wait_for_job
 from cpt_core.training.continuing import others_unfinished
@@ -35,6 +36,8 @@ Notice = Callable[[str], None]
 JOB_FILE_NAME = "job.json"
 _SECONDS_BEFORE_REJOINING = 2 * GRACE_SECONDS
 """With kind env every node starts its part anew; until then the last rank of the old attempt is gone everywhere."""
+_SECONDS_BEFORE_ANOTHER_TRY = 120.0
+"""A host that starts anew, or a controller, takes minutes."""
 
 
 def run_job(
@@ -53,22 +56,40 @@ def run_job(
         is_whole: whether what a success record reports is still there.
 
     Raises:
-        JobInterruptedError: when the last attempt allowed was broken off.
-        CptError: what a rank refused.
+        JobInterruptedError: when the last attempt allowed was broken off, or could not be started again.
+        CptError: what a rank refused, or what the first attempt lacks.
     """
     restarts_left = described.config.launcher.max_restarts
     told = StepsOnce(on_progress) if on_progress else None
+    start = _attach_or_launch
     while True:
-        job, handle = _attach_or_launch(described, on_notice, is_whole)
         try:
+            job, handle = start(described, on_notice, is_whole)
             return wait_for_job(job, handle, progress_file=described.metrics_file, on_progress=told)
         except JobInterruptedError as error:
             if not restarts_left:
                 raise
             restarts_left -= 1
             on_notice(f"starting again from the newest sealed checkpoint, {restarts_left} restarts left: {error}")
+            pause = _SECONDS_BEFORE_ANOTHER_TRY if isinstance(error, _NotStartedError) else 0.0
         if described.config.launcher.kind == "env":
-            time.sleep(_SECONDS_BEFORE_REJOINING)
+            pause = max(pause, _SECONDS_BEFORE_REJOINING)
+        time.sleep(pause)
+        start = _start_again
+
+
+class _NotStartedError(JobInterruptedError):
+    """Something is out of reach that was there before."""
+
+
+def _start_again(
+    described: TrainingJob, on_notice: Notice, is_whole: Callable[[dict[str, Any]], bool]
+) -> tuple[Job, JobHandle]:
+    """What was started before lacks nothing that will not come back: a host, a file system, a controller."""
+    try:
+        return _attach_or_launch(described, on_notice, is_whole)
+    except (JobFailedError, OSError) as error:
+        raise _NotStartedError(f"the job was broken off and could not be started again: {error}") from None
 
 
 def _attach_or_launch(
@@ -102,7 +123,7 @@ def _find_running(
     described: TrainingJob, record: Path, on_notice: Notice, is_whole: Callable[[dict[str, Any]], bool]
 ) -> tuple[Job, JobHandle] | None:
     """The job on record, if it runs, or has succeeded and its result is still whole."""
-    known = read_json(record)
+    known = known_json(record)
     if known is None:
         return None
     job = _job_of(described, known["attempt"], Path(known["folder"]))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from cpt_core.errors import CptError, JobFailedError
 from cpt_core.storage.durable import fsync_folder, require_on_disk
@@ -25,7 +24,7 @@ from cpt_core.training.metrics import MetricsWriter
 from cpt_core.training.model_files import MODEL_FOLDER, copy_model_files
 from cpt_core.training.partitions import HeldState, lasting_buffers, parameter_shapes
 from cpt_core.training.ranks import Ranks
-from cpt_core.training.slice_files import BUFFERS_NAME, KINDS, SliceName, file_name, write_slices
+from cpt_core.training.slice_files import BUFFERS_NAME, KINDS, SliceName, file_name, write_buffers, write_slices
 from cpt_core.training.state import TrainingState
 
 
@@ -123,7 +122,7 @@ class CheckpointWriter:
         files: sealing.Files = {path.name: {"size_bytes": path.stat().st_size, "sha256": digest}}
         if self._ranks.is_first:
             if buffers:
-                save_file(buffers, folder / BUFFERS_NAME)
+                write_buffers(folder / BUFFERS_NAME, buffers)
                 files[BUFFERS_NAME] = sealing.describe_file(folder / BUFFERS_NAME)
             copy_model_files(self._job.model_folder, self._job.tokenizer_folder, folder / MODEL_FOLDER)
             small = sealing.describe_files(folder / MODEL_FOLDER)

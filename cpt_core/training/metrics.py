@@ -3,7 +3,7 @@
 In: what a step measured; what has to be told.
 Out: ``metrics.jsonl``, whole lines, readable while it grows.
 Promise: every step stands once, in order, also after a resume from an earlier step; a full disk delays lines and does
-not stop the training.
+not stop the training, and a line that was damaged costs no more than itself.
 Never: is read back by the training.
 """
 
@@ -88,7 +88,15 @@ def _lines_up_to(path: Path, steps_done: int) -> list[bytes]:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= steps_done]
+    return [line for line in lines if line.endswith(b"\n") and _is_of_step_up_to(steps_done, line)]
+
+
+def _is_of_step_up_to(steps_done: int, line: bytes) -> bool:
+    """A line that is damaged, as by a power cut, tells of no step."""
+    try:
+        return bool(json.loads(line)["step"] <= steps_done)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _open_tensorboard(folder: Path, steps_done: int) -> Any:

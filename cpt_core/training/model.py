@@ -62,6 +62,7 @@ def load_model(folder: Path, config: TrainingConfig, settings: dict[str, Any]) -
             dtype=DTYPES[config.precision],
             attn_implementation=config.attention,
             local_files_only=True,
+            use_safetensors=True,
             trust_remote_code=False,
         )
     except ValueError as error:

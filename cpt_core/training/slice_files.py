@@ -3,7 +3,7 @@
 In: named slices of flattened fp32 parameters; a folder of such files.
 Out: ``rank-00000.safetensors`` with tensors such as ``exp_avg/model.norm.weight@4096``; any stretch of any parameter.
 Promise: what one number of ranks wrote, any other number reads; a stretch that no file holds is an error.
-Never: writes more than one tensor, or reads more than a block of one, into memory at a time; unpickles.
+Never: writes more than one slice, or reads more than a block of one, into memory at a time; unpickles.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
 from cpt_core.errors import JobFailedError
 
@@ -74,6 +75,11 @@ def write_slices(path: Path, sizes: dict[SliceName, int], tensor_of: Callable[[S
             while rest:
                 rest = rest[stream.write(rest) :]
     return digest.hexdigest()
+
+
+def write_buffers(path: Path, buffers: dict[str, torch.Tensor]) -> None:
+    """Write small tensors; what fails is an OSError, which safetensors' own writing makes an error of its own of."""
+    path.write_bytes(save(buffers))
 
 
 class SliceFolder:

@@ -196,11 +196,12 @@ def _in_words(utilisation: float | None, job: TrainingJob, seconds: float) -> st
 
 
 def _finish(own_job: TrainingJob, job: TrainingJob, report: dict[str, Any], ranks: Ranks) -> None:
-    """The success record: first rank 0's, then one for each other node, whose launcher trusts only its own attempt."""
+    """The success record: rank 0's; with kind env then one for each other node, which trusts only its own attempt."""
     if ranks.is_first:
         report["model_files"] = describe_files(job.exported_folder)
         write_done(job.attempt_folder, job.attempt, report)
     report = ranks.from_first(report)
-    if ranks.rank and ranks.rank % job.config.launcher.processes_per_node == 0:
+    is_first_of_node = ranks.rank % job.config.launcher.processes_per_node == 0
+    if is_first_of_node and own_job.attempt_folder != job.attempt_folder:
         write_done(own_job.attempt_folder, own_job.attempt, report)
     leave_ranks()

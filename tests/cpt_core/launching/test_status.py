@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cpt_core.launching.process_id import ProcessId
 from cpt_core.launching.status import RankExit, SignOfLife, Status, StopRequest
+from cpt_core.launching.success import read_done, write_done
 
 END = RankExit(rank=3, node=1, host="node1", exit_code=-9, log="/logs/rank-00003.log")
 
@@ -28,6 +29,14 @@ def test_of_many_failures_one_stays(tmp_path: Path) -> None:
     assert first.failed is not None
     assert first.why == f"rank {first.failed.rank} on node 1 ended with signal 9 (SIGKILL)"
     assert [path.name for path in tmp_path.iterdir()] == ["stop.json"]
+
+
+def test_of_many_success_records_one_stays(tmp_path: Path) -> None:
+    """Processes that write the record of one attempt at the same time do not get into each other's way."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_done(tmp_path, "a1", {"steps": 3}), range(80)))
+    assert read_done(tmp_path, "a1") == {"steps": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["DONE.json"]
 
 
 def test_what_is_told_is_read(tmp_path: Path) -> None:

@@ -27,6 +27,12 @@ _read_model(Path(sys.argv[1]), SimpleNamespace(precision="fp32", attention="sdpa
 }
 
 
+def load(program: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What one of the programs says of the model in a folder, to somebody who says yes to everything."""
+    command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{PROGRAMS[program]}", str(folder)]
+    return subprocess.run(command, input="y\n" * 9, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_code_of_a_model_is_refused_without_a_question(tmp_path: Path, program: str) -> None:
     """Not even an attentive terminal is asked: there is nobody at a cluster to answer."""
@@ -37,8 +43,7 @@ def test_the_code_of_a_model_is_refused_without_a_question(tmp_path: Path, progr
     (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     if "weights" in program:
         (tmp_path / "model.safetensors").write_bytes(b"")
-    command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{PROGRAMS[program]}", str(tmp_path)]
-    result = subprocess.run(command, input="y\n" * 9, capture_output=True, text=True, timeout=120, check=False)
+    result = load(program, tmp_path)
     assert result.returncode != 0
     assert "custom code" in result.stderr
     assert "y/N" not in result.stdout + result.stderr

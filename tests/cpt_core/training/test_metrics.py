@@ -33,6 +33,15 @@ def test_a_resumed_run_replaces_the_lines_of_steps_that_it_trains_again(tmp_path
     ]
 
 
+@pytest.mark.parametrize("damaged", [bytes(40), b'{"step": 2, "lo', b"2", b"[]", b"{}", b'{"step": null}', b"\xff"])
+def test_a_damaged_line_is_dropped(tmp_path, damaged: bytes):
+    """A power cut may leave zeros, or the end of a line under the next one; the run goes on with all other lines."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damaged + b'\n{"step": 3}\n')
+    write(path, [4], steps_done=3)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3, 4]
+
+
 def test_a_line_that_finds_no_room_comes_with_the_next_one(tmp_path):
     """A full disk delays the metrics, and does not stop the training; a save that needs them fails."""
     path = tmp_path / "metrics.jsonl"

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cpt_core.errors import ConfigError
 from cpt_core.model_folder import model_digest, resolve_model, weight_files
+from tests.cpt_core.training.test_foreign_code import load
 
 
 def test_a_folder(model_folder: Path) -> None:
@@ -43,12 +46,36 @@ def test_not_a_model(model: str, message: str, tmp_path: Path, monkeypatch: pyte
         resolve_model(model, None)
 
 
-def test_pickled_weights(tmp_path: Path) -> None:
-    """Weights that only pickle can read are refused, and not silently initialised anew."""
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(ConfigError, match=r"its weights are pytorch_model.bin, expected \*.safetensors"):
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["pytorch_model.bin"], "pytorch_model.bin"),
+        (["consolidated.safetensors", "pytorch_model.bin"], "consolidated.safetensors"),
+        (["consolidated.safetensors"], "consolidated.safetensors"),
+    ],
+)
+def test_weights_that_would_not_be_loaded(tmp_path: Path, names: list[str], named: str) -> None:
+    """Weights that only pickle can read, or that have another name, are refused, and not silently initialised anew."""
+    for name in ["config.json", *names]:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError) as refused:
         resolve_model(str(tmp_path), None)
+    assert str(refused.value) == (
+        f"model is {tmp_path}: its weights are {named}, expected model.safetensors or model.safetensors.index.json;"
+        " load it once with transformers and save it again with save_pretrained"
+    )
+
+
+@pytest.mark.parametrize("program", ["training, from weights", "evaluation, from weights"])
+def test_pickled_weights_are_never_read(model_folder: Path, tmp_path: Path, program: str) -> None:
+    """Not even where they are all that transformers would look at."""
+    shutil.copy(model_folder / "config.json", tmp_path)
+    shutil.copy(model_folder / "model.safetensors", tmp_path / "consolidated.safetensors")
+    torch.save(load_file(model_folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    result = load(program, tmp_path)
+    assert f"Error no file named model.safetensors found in directory {tmp_path}." in result.stderr
+    (tmp_path / "consolidated.safetensors").rename(tmp_path / "model.safetensors")
+    assert load(program, tmp_path).returncode == 0
 
 
 def test_unreachable_hub(tmp_path: Path) -> None:

@@ -295,6 +295,34 @@ def test_going_on_with_another_recipe(
     assert reference.run().is_cached
 
 
+def test_going_on_with_another_model(
+    undisturbed: tuple[Training, Artifact],
+    new_training: Callable[[str], Training],
+    dropout_folder: Path,
+    llama_config: LlamaConfig,
+    tmp_path: Path,
+) -> None:
+    """Refused by its digest; when that is accepted by name, as for other base weights, a model of another shape is refused
+    by the rank.
+    """
+    reference, _ = undisturbed
+    start = str(reference.checkpoints()[-1])
+    training = new_training("another")
+    with pytest.raises(
+        ConfigError, match=r": model was \w{8}…, is \w{8}…. Set these back, .* accept_changes: \[model\]$"
+    ):
+        training.run(resume_from=start, model=str(dropout_folder))
+    wider = LlamaConfig(**llama_config.to_dict() | {"intermediate_size": 64, "tie_word_embeddings": True})
+    wider.save_pretrained(tmp_path / "wider")
+    changed = {"model": str(tmp_path / "wider"), "max_steps": STEPS + 1}
+    with pytest.raises(ConfigError) as refused:
+        training.run(resume_from=start, accept_changes=["max_steps", "model"], **changed)
+    assert str(refused.value) == (
+        f"{start} is of another model: model.layers.0.mlp.down_proj.weight is [32, 48] there and [32, 64] here; use the"
+        " model that was trained"
+    )
+
+
 def test_training_goes_on_while_a_checkpoint_is_written(
     new_training: Callable[[str], Training], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Slices of parameters in files: what some ranks wrote, other ranks read."""
 
 import itertools
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from cpt_core.errors import JobFailedError
-from cpt_core.training.slice_files import SliceFolder, SliceName, file_name, write_slices
+from cpt_core.training.slice_files import SliceFolder, SliceName, file_name, write_buffers, write_slices
 
 SIZES = {"model.embed.weight": 37, "model.norm.weight": 5}
 CUTS = {name: st.sets(st.integers(1, size - 1)).map(sorted) for name, size in SIZES.items()}
@@ -61,3 +62,17 @@ def test_a_stretch_that_no_file_holds_is_an_error(tmp_path):
     (tmp_path / file_name(1)).unlink()
     with pytest.raises(JobFailedError, match=r"no file holds elements 30 to 37 of master/model\.embed\.weight"):
         list(SliceFolder(tmp_path).read("master", "model.embed.weight", 20, 17))
+
+
+def test_buffers_that_find_no_room_are_an_error_of_the_system(tmp_path: Path) -> None:
+    """As a full disk is for slices: such a checkpoint is told and passed over; safetensors has an error of its own."""
+    buffers = {"mean": torch.arange(1000.0)}
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_buffers(tmp_path / "full", buffers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    write_buffers(tmp_path / "buffers.safetensors", buffers)
+    assert load_file(tmp_path / "buffers.safetensors")["mean"].equal(buffers["mean"])
