@@ -68,11 +68,19 @@ def look(config: PipelineConfig) -> str:
 
 def _about(run: FlowRun) -> str:
     """What there is to say of the run of these files, which is continued when it has crashed."""
-    if run.state_type == StateType.CRASHED and run.run_count < MAX_STARTS:
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    if run.state_type == StateType.CRASHED and _continue(run):
         return f"the run {run.name} had crashed and is continued"
     return f"nothing new; these files are those of the run {run.name}, which is {run.state_name}"
+
+
+def _continue(run: FlowRun) -> bool:
+    """Whether it was not started often enough yet; one that died before its first word was started, too."""
+    with get_client(sync_client=True) as client:
+        continued = [state for state in client.read_flow_run_states(run.id) if state.name == AwaitingRetry().name]
+        if len(continued) + 1 >= MAX_STARTS:
+            return False
+        client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    return True
 
 
 def _state_of_sources(config: PipelineConfig) -> str:
