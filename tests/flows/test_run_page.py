@@ -140,24 +140,26 @@ def test_a_run_has_tags_and_its_rows_have_readable_names_and_states(run, prefect
     assert (flow_run["name"], flow_run["tags"]) == ("prepare test", ["cpt", "test"])
 
 
-def test_a_picture_shows_in_the_browser_and_comes_from_nowhere_else(run, prefect_api, two_sources, tmp_path):
-    """The picture is in the artifact itself; Chromium draws it, and asks no other host for anything."""
-    picture = artifacts_of(prefect_api, run(two_sources))["document-lengths"]
-    assert picture["type"] == "image"
-    head, code = picture["data"].split(",")
-    assert head == "data:image/svg+xml;base64"
-    texts = [element.text for element in ET.fromstring(base64.b64decode(code)).iter() if element.text]
-    assert texts[0] == "Lengths of 7 documents"
+def test_pictures_show_in_the_browser_and_come_from_nowhere_else(run, prefect_api, two_sources, tmp_path):
+    """Each is in the artifact itself; Chromium draws it, and asks no other host for anything."""
+    artifacts = artifacts_of(prefect_api, run(two_sources))
     ui_url = prefect_api.removesuffix("/api")
     with chromium(tmp_path / "profile") as browser:
-        browser.get(f"{ui_url}/artifacts/artifact/{picture['id']}")
-        wait_for_text(browser, "Documents of test by length")
-        widths = (
-            "return [...document.querySelectorAll('img')].map(image => [image.naturalWidth, image.src.slice(0, 15)])"
-        )
-        assert [720, "data:image/svg+"] in browser.execute_script(widths)
-        asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert [name for name in asked if not name.startswith((ui_url, "data:", "blob:"))] == []
+        for key, title, description in (
+            ("document-lengths", "Lengths of 7 documents", "Documents of test by length"),
+            ("packing-fill", "Fill of 10 rows", "Packing of test"),
+        ):
+            picture = artifacts[key]
+            head, code = picture["data"].split(",")
+            assert (picture["type"], head) == ("image", "data:image/svg+xml;base64")
+            texts = [element.text for element in ET.fromstring(base64.b64decode(code)).iter() if element.text]
+            assert texts[0] == title
+            browser.get(f"{ui_url}/artifacts/artifact/{picture['id']}")
+            wait_for_text(browser, description)
+            shown = "return [...document.images].map(image => [image.naturalWidth, image.src.slice(0, 15)])"
+            assert [720, "data:image/svg+"] in browser.execute_script(shown)
+            asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+            assert [name for name in asked if not name.startswith((ui_url, "data:", "blob:"))] == []
 
 
 def test_the_log_of_a_run_has_a_line_for_each_shard(run, prefect_api, two_sources, until):
