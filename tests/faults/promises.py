@@ -280,7 +280,7 @@ def failing_requests(runs: Runs, times: int) -> Row:
 ALL: dict[Callable[[Runs, int], Row], int] = {
     kills_at_random_moments: 200,
     kills_at_every_step: 10_000,
-    kills_of_the_command: len(GATES) + 20,
+    kills_of_the_command: len(GATES) + 200,
     failing_calls: 100_000,
     flipped_bytes: 1_000,
     runs_at_once: 20,
