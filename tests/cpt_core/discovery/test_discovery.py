@@ -12,12 +12,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cpt_core.config import DiscoveryConfig
 from cpt_core.discovery import DiscoveryProgress, discover_sources
-from cpt_core.discovery.ranges import cut_targets, line_ranges
 from cpt_core.errors import ConfigError, InputError
 from cpt_core.storage import Store
 
@@ -388,20 +385,3 @@ def test_a_zstd_file_may_begin_with_a_skippable_frame(tmp_path, store):
     path = write(tmp_path / "a.jsonl", b"\x50\x2a\x4d\x18\x04\0\0\0abcd")
     (shard,) = discover_sources(sources(str(path)), 50, store=store).shards
     assert shard.format == "zstd"
-
-
-@given(sizes=st.lists(st.integers(0, 30), max_size=30), shard_size=st.integers(1, 60), last_has_end=st.booleans())
-def test_ranges_are_whole_lines_that_cover_the_file(sizes, shard_size, last_has_end):
-    """For any lines and any shard size nothing is lost, repeated or cut."""
-    content = b"\n".join(b"x" * size for size in sizes) + (b"\n" if last_has_end else b"")
-    ranges = line_ranges(
-        len(content), cut_targets(len(content), shard_size), lambda offset, n: content[offset : offset + n]
-    )
-    parts = [content[first : first + size] for first, size in ranges]
-    assert b"".join(parts) == content
-    assert all(part.endswith(b"\n") for part in parts[:-1])
-
-
-def test_cuts_are_even():
-    """A file of 10 with shards of at most 4 is cut into thirds, not into 4 + 4 + 2."""
-    assert cut_targets(10, 4) == [3, 6]
