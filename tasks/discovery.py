@@ -35,7 +35,7 @@ def discover(config: PipelineConfig) -> Manifest:
     manifest = find_shards(config, store, moved)
     described = (
         f"{counted(manifest.files, 'file')}, {counted(len(manifest.shards), 'shard')}, {manifest.size_bytes:,} bytes; "
-        + (f"{manifest.bytes_read:,} bytes read to identify them" if manifest.bytes_read else "all known from before")
+        + (f"{manifest.bytes_read:,} bytes read to identify them" if manifest.bytes_read else "already identified")
     )
     moved.finish(described)
     if repeated := manifest.repeated_files():

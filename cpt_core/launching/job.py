@@ -37,6 +37,8 @@ class Job:
     """Names this one start; a success record of another attempt proves nothing."""
     outlives_launcher: bool = False
     """Whether processes on this machine go on when the one that started them is killed, to be found again."""
+    records_folder: Path | None = None
+    """Kind env: where every node notes its newest attempt, so that they know of each other before ranks have met."""
 
     def log_path(self, rank: int) -> Path:
         """Standard output and error of a rank."""

@@ -26,6 +26,16 @@ FOLLOWED_NAME = "followed.json"
 _SLURM_NAMES = {"RANK": "SLURM_PROCID", "LOCAL_RANK": "SLURM_LOCALID", "WORLD_SIZE": "SLURM_NTASKS"}
 
 
+def attempt_record(folder: Path, node: int) -> Path:
+    """Where a node notes its newest attempt; with all kinds but env there is one node that does."""
+    return folder / f"attempt-of-node-{node:05}.json"
+
+
+def attempt_records(folder: Path) -> list[Path]:
+    """Of all nodes, in their order."""
+    return sorted(folder.glob("attempt-of-node-*.json"))
+
+
 def write_told(folder: Path, values: dict[str, Any]) -> None:
     """What every guard of the job reads first."""
     write_json(folder / TOLD_NAME, values)

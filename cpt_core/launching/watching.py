@@ -2,7 +2,8 @@
 
 In: a job's status files, by the clock of this machine alone.
 Out: requests to stop, in the name of the rank that fell silent or that all others wait for.
-With kind env every node has a watch of its own; once the ranks have met, all look at the first node's status.
+With kind env every node has a watch of its own, which looks at all nodes' until the ranks have met, and then at the
+first node's status.
 Promise: a node that is lost, a rank that hangs and a launcher that does not end itself all end the job in time.
 Never: compares times of two machines.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from cpt_core.launching.guard import SECONDS_BETWEEN_SIGNS
 from cpt_core.launching.job import Job, JobHandle
+from cpt_core.launching.neighbours import Neighbours
 from cpt_core.launching.status import RankExit, SignOfLife, Status, StopRequest, ask_all_to_stop
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -36,6 +38,7 @@ class Watch:
         self._job = job
         self._handle = handle
         self._first: Status | None = None
+        self._neighbours = Neighbours(job.records_folder, job.folder)
         self._watched = job.status().folder
         self._signs: dict[int, SignOfLife] = {}
         self._changes: dict[int, _Seen] = {}
@@ -79,6 +82,8 @@ class Watch:
         status = self._status()
         ended = status.ends()
         self._signs |= status.alive()  # one that cannot be read any more is as good as one that does not change
+        if self._first is None:
+            self._look_at_neighbours()
         self._forgive_own_absence(now)
         running = [sign for rank, sign in self._signs.items() if rank not in ended]
         for sign in running:
@@ -88,6 +93,11 @@ class Watch:
         if len(ended) < self._job.launcher.world_size:
             self._report_silent(running, now)
             self._report_hanging(running, now)
+
+    def _look_at_neighbours(self) -> None:
+        self._signs |= self._neighbours.alive()
+        if (request := self._neighbours.stop_request()) is not None:
+            self._job.status().ask_to_stop(request)
 
     def _status(self) -> Status:
         """What to look at; another one than before says nothing of the ranks of the one before."""

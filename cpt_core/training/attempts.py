@@ -23,7 +23,7 @@ from cpt_core.launching.environment import current_environment, node_rank
 from cpt_core.launching.guard import GRACE_SECONDS, SECONDS_BETWEEN_SIGNS
 from cpt_core.launching.job import Job, JobHandle
 from cpt_core.launching.launchers import attach, is_here, launch
-from cpt_core.launching.record import drop_variables
+from cpt_core.launching.record import attempt_record, drop_variables
 from cpt_core.launching.status import known_json, write_json
 from cpt_core.launching.success import read_done
 from cpt_core.launching.waiting import Progress, wait_for_job
@@ -97,7 +97,7 @@ def _attach_or_launch(
 ) -> tuple[Job, JobHandle]:
     """A job that runs or has succeeded, or a new attempt; one process at a time decides."""
     described.output_folder.mkdir(parents=True, exist_ok=True)
-    record = described.output_folder / f"attempt-of-node-{_node(described):05}.json"
+    record = attempt_record(described.output_folder, _node(described))
     with _alone(described.output_folder / "launch.lock"):
         found = _find_running(described, record, on_notice, is_whole)
         if found is not None:
@@ -165,7 +165,15 @@ def _require_dead(job: Job) -> None:
 
 def _job_of(described: TrainingJob, attempt: str, folder: Path) -> Job:
     launcher = described.config.launcher
-    return Job("cpt_core.training", folder / JOB_FILE_NAME, folder, launcher, attempt, outlives_launcher=True)
+    return Job(
+        "cpt_core.training",
+        folder / JOB_FILE_NAME,
+        folder,
+        launcher,
+        attempt,
+        outlives_launcher=True,
+        records_folder=described.output_folder if launcher.kind == "env" else None,
+    )
 
 
 def _node(described: TrainingJob) -> int:

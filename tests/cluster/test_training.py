@@ -4,10 +4,14 @@ import json
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from cpt_core.config import LauncherConfig
 from cpt_core.launching.environment import current_environment, extensions_folder, free_port
@@ -168,29 +172,73 @@ def test_nodes_of_a_cluster_start_their_parts_again(
         max_steps=STEPS,
         save_steps=2,
     )
-    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    nodes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **cluster, "RANK": str(node), "PYTHONPATH": search_path},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for node in range(2)
-    ]
-    try:
+    with _two_nodes(command, search_path) as start:
+        nodes = [start(0), start(1)]
         until(lambda: len(_checkpoints(tmp_path)) == 2, 300)
-        (record,) = (tmp_path / "store").glob("training_runs/*/attempt-of-node-00001.json")
-        _worker_of(Path(json.loads(record.read_text())["folder"]), 1).kill()
+        _worker_of(_newest_attempt(tmp_path, node=1), 1).kill()
         first, second = (last_word(node.communicate(timeout=300)[0]) for node in nodes)
-    finally:
-        for node in nodes:
-            node.terminate()
-            node.wait()
     assert first["counts"] == second["counts"]
     assert first["counts"]["resumed_from_step"] >= 4
     for said in (first, second):
         assert "rank 1 on node 1 ended with signal 9 (SIGKILL)" in said["notices"][0]
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_a_rank_that_is_lost_before_the_ranks_have_met_ends_every_node(
+    node: int,
+    tmp_path: Path,
+    config_only_folder: Path,
+    tokenizer_folder: Path,
+    commit_rows: Any,
+    search_path: str,
+    until: Any,
+) -> None:
+    """Kind env: the other node waits for it in torch's rendezvous, which would take half an hour."""
+    store = Store(str(tmp_path / "store"))
+    command = small_training(
+        store,
+        commit_rows(store, 7).folder,
+        model=config_only_folder,
+        tokenizer=tokenizer_folder,
+        launcher={"kind": "env", "num_nodes": 2},
+    )
+    with _two_nodes(command, search_path) as start:
+        nodes = {1 - node: start(1 - node)}
+        until(lambda: _has_begun(tmp_path, 1 - node), 60)
+        nodes[node] = start(node)
+        until(lambda: _has_begun(tmp_path, node), 60)
+        lost_at = time.monotonic()
+        _worker_of(_newest_attempt(tmp_path, node=node), node).kill()
+        errors = [last_word(nodes[each].communicate(timeout=120)[0])["error"] for each in range(2)]
+        seconds = time.monotonic() - lost_at
+    for error in errors:
+        assert f"rank {node} on node {node} ended with signal 9 (SIGKILL)" in error
+        assert f"Last lines of rank-0000{node}.log:" in error
+    assert seconds < 60
+
+
+@contextmanager
+def _two_nodes(command: list[str], search_path: str) -> Iterator[Callable[[int], "subprocess.Popen[str]"]]:
+    """Starts the part of a node, as a cluster does that sets four variables."""
+    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started: list[subprocess.Popen[str]] = []
+
+    def start(node: int) -> "subprocess.Popen[str]":
+        variables = {**os.environ, **cluster, "RANK": str(node), "PYTHONPATH": search_path}
+        started.append(subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait()
+
+
+def _has_begun(folder: Path, node: int) -> bool:
+    records = list(folder.glob(f"store/training_runs/*/attempt-of-node-{node:05}.json"))
+    return bool(records) and node in Status.newest(_newest_attempt(folder, node=node)).alive()
 
 
 def _checkpoints(folder: Path) -> list[int]:
@@ -198,8 +246,8 @@ def _checkpoints(folder: Path) -> list[int]:
     return [int(path.name[5:]) for path in folder.glob("store/training_runs/*/checkpoints/step-*")]
 
 
-def _newest_attempt(folder: Path) -> Path:
-    (record,) = folder.glob("store/training_runs/*/attempt-of-node-00000.json")
+def _newest_attempt(folder: Path, *, node: int = 0) -> Path:
+    (record,) = folder.glob(f"store/training_runs/*/attempt-of-node-{node:05}.json")
     return Path(json.loads(record.read_text())["folder"])
 
 

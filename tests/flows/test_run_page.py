@@ -110,7 +110,7 @@ def test_the_tables_say_what_became_of_every_source(run, prefect_api, two_source
         "discovery: 4 files, 4 shards, 214 bytes; 214 bytes read to identify them",
     )
     again = artifacts_of(prefect_api, run(two_sources))
-    assert again["discovery"]["description"] == "discovery: 4 files, 4 shards, 214 bytes; all known from before"
+    assert again["discovery"]["description"] == "discovery: 4 files, 4 shards, 214 bytes; already identified"
     assert table(again["tokenization-table"])[-1] == "**all** | 4 | 4 | 0 | 4 | 0 | 7 | 1 json_syntax | 135"
     assert table(again["packing-table"])[1:] == [
         "a | train | 0 | 1 | 9 | 8.33% | 132 | 0 | 6 | 3",
