@@ -8,7 +8,7 @@ from tests.benchmarks.materials import FOLDER, acl2_corpus, tokenizer_folder
 from tests.benchmarks.measure import Contender, Subject
 
 PART_BYTES, QUICK_PART_BYTES = 45_000_000, 10_000_000
-SHARD_SIZE_BYTES = 16_000_000
+SHARD_SIZE_BYTES = 8_000_000
 """Small enough that two workers have work to the end."""
 SCRIPTS = "scripts' way"
 

@@ -1,6 +1,10 @@
-"""This project's tokenization stage, by worker processes or by threads: jsonl -> committed token shards."""
+"""This project's tokenization stage, by worker processes or by threads: jsonl -> committed token shards.
+
+With one worker the whole command has one core, for discovery and the followers of the workers are threads as well.
+"""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -23,6 +27,7 @@ from tests.benchmarks.prepared import config_of, load_engines
 
 def main(arguments: dict[str, Any]) -> None:
     """Tokenize as often as asked, each time into an empty store and by engines that have not met a word yet."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments["workers"]])
     store_folder = Path(arguments["scratch"]) / "store"
     config = config_of([arguments["corpus"]], store_folder, arguments["shard_size_bytes"])
     size_bytes = Path(arguments["corpus"]).stat().st_size
