@@ -11,15 +11,17 @@ ROW_LEN_TOKENS = 8192
 QUICK_CORPUS_BYTES = 30_000_000
 PLANNED_DOCUMENTS, QUICK_PLANNED_DOCUMENTS = 10_000_000, 1_000_000
 SCRIPTS = "scripts' grouping"
+PARQUET_ALONE = "pyarrow alone, read and write"
 
 _NOTES = """
 Corpus: the Lisp sources of acl2 (Debian's acl2-books-source), Llama-3.1 tokens with BOS and EOS. Timed from parquet
-token shards to parquet rows; for this project that includes the plan, digests, fsync and the committed record. The
-scripts' grouping is next-fit in batches of 1,000 documents whose remainder is padded, long documents chopped with padded
-tails, as `datasets.map` over one process a core; "grouping alone" is that call without reading and writing parquet.
-"Documents cut" are documents that would have fitted a row. Padding of peers that write short rows is what fills them.
-TRL's bfd drops what is beyond a row of a longer document, its bfd_split keeps it; wrapped is concat-and-chunk. Peak RSS
-is of the process and its children together.
+token shards to parquet rows; for this project that includes the plan, digests, fsync and the committed record.
+"pyarrow alone" is what reading and writing the same ids costs by itself, on as many cores. The scripts' grouping is
+next-fit in batches of 1,000 documents whose remainder is padded, long documents chopped with padded tails, as
+`datasets.map` over one process a core; "grouping alone" is that call without reading and writing parquet. "Documents
+cut" are documents that would have fitted a row. Padding of peers that write short rows is what fills them. TRL's bfd
+drops what is beyond a row of a longer document, its bfd_split keeps it; wrapped is concat-and-chunk. Peak RSS is of
+the process and its children together.
 """
 
 
@@ -32,6 +34,7 @@ def subject(quick: bool) -> Subject:
         Contender("cpt, best_fit", "pack_ours", own | {"strategy": "best_fit"}),
         Contender("cpt, greedy", "pack_ours", own | {"strategy": "greedy"}),
         Contender("cpt, concat", "pack_ours", own | {"strategy": "concat"}),
+        Contender(PARQUET_ALONE, "parquet_alone", common),
         Contender(SCRIPTS, "pack_peers", common | {"method": "scripts"}, is_peer=True),
         Contender("TRL pack_dataset, bfd", "pack_peers", common | {"method": "bfd"}, is_peer=True),
         Contender("TRL pack_dataset, bfd_split", "pack_peers", common | {"method": "bfd_split"}, is_peer=True),
