@@ -7,11 +7,12 @@ Never: knows Prefect, or holds text of a document.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from cpt_core.artifacts import Artifact
 from cpt_core.manifest import Manifest, Shard
-from cpt_core.tokenization import quarantined_by_reason
+from cpt_core.tokenization import quarantined_by_file, quarantined_by_reason
 from tasks.cells import Emphasis, Place
 from tasks.prepared import Prepared
 from tasks.stage_lines import counted
@@ -20,6 +21,8 @@ from tasks.trained import Trained
 Row = dict[str, Any]
 MAX_OUTPUTS_OF_STAGE = 100
 """Artifacts of one stage that are named one by one; the table is kept in the server's database."""
+MAX_FILES_WITH_REJECTED_LINES = 1000
+"""Files that are named one by one; `cpt quarantine list` has all."""
 
 
 def discovered_sources(manifest: Manifest) -> list[Row]:
@@ -50,6 +53,26 @@ def tokenized_sources(manifest: Manifest, tokens: dict[str, Artifact], failures:
 def failed_shards(failures: dict[str, str]) -> list[Row]:
     """One row a failed shard."""
     return [{"shard": name, "reason": reason} for name, reason in sorted(failures.items())]
+
+
+def rejected_lines(manifest: Manifest, tokens: dict[str, Artifact]) -> list[Row]:
+    """One row a file with rejected lines, and one for those that are too many to be named.
+
+    Args:
+        manifest: the shards.
+        tokens: token shards by name of the shard, as far as there are any.
+    """
+    done = [shard for shard in manifest.shards if shard.name in tokens]
+    bad = quarantined_by_file(done, [tokens[shard.name] for shard in done])
+    rows: list[Row] = [
+        {"file": Place(file), "rejected": f"{sum(reasons.values()):,}", "by reason": _by_reason(reasons)}
+        for file, reasons in islice(bad.items(), MAX_FILES_WITH_REJECTED_LINES)
+    ]
+    rest = list(bad.values())[MAX_FILES_WITH_REJECTED_LINES:]
+    if rest:
+        rejected = sum(sum(reasons.values()) for reasons in rest)
+        rows.append({"file": Emphasis(f"{len(rest):,} more files"), "rejected": f"{rejected:,}", "by reason": ""})
+    return rows
 
 
 def indexed_splits(index: Artifact) -> list[Row]:
@@ -151,7 +174,6 @@ def _tokenized(source: str, shards: list[Shard], tokens: dict[str, Artifact], fa
     found = [tokens[shard.name] for shard in shards if shard.name in tokens]
     cached = sum(artifact.is_cached for artifact in found)
     reasons = quarantined_by_reason(found)
-    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     return {
         "source": source,
         "files": f"{len({shard.uri for shard in shards}):,}",
@@ -160,9 +182,13 @@ def _tokenized(source: str, shards: list[Shard], tokens: dict[str, Artifact], fa
         "cached": f"{cached:,}",
         "failed": f"{sum(shard.name in failures for shard in shards):,}",
         "documents": f"{sum(artifact.counts['documents_out'] for artifact in found):,}",
-        "quarantined": listed or "none",
+        "quarantined": _by_reason(reasons) or "none",
         "tokens": f"{sum(artifact.counts['tokens'] for artifact in found):,}",
     }
+
+
+def _by_reason(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
 
 
 def _packed(packed: list[Artifact]) -> Row:

@@ -31,7 +31,7 @@ from tasks.run_page import show_table
 from tasks.runners import RunCluster, thread_runner
 from tasks.shards import find_shard, first_of_each_key, token_keys
 from tasks.stage_lines import counted, describe_tokens
-from tasks.tables import failed_shards, tokenized_sources
+from tasks.tables import failed_shards, rejected_lines, tokenized_sources
 
 STAGE = "tokenization"
 
@@ -145,6 +145,8 @@ def _require_all(outcome: Outcome[Shard]) -> None:
 def _show(manifest: Manifest, tokens: dict[str, Artifact], failures: dict[str, str], config: PipelineConfig) -> None:
     described = f"Tokenization of {config.name}: {describe_tokens(list(tokens.values()))}"
     show_table("tokenization-table", tokenized_sources(manifest, tokens, failures), described)
+    rejected = "Rejected lines, by file; `cpt quarantine list CONFIG` and `cpt quarantine show CONFIG` have each line"
+    show_table("rejected-lines", rejected_lines(manifest, tokens), rejected)
     show_table(
         "failed-shards", failed_shards(failures), f"{counted(len(failures), 'shard')} failed. {how_to_retry('SHARD')}"
     )

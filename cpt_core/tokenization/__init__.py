@@ -6,7 +6,7 @@ keeps the bad ones aside, encodes the good ones with BOS and EOS exactly once, a
 
 from cpt_core.tokenization.backend import choose_backend
 from cpt_core.tokenization.carried import tokenizer_here
-from cpt_core.tokenization.quality import noticed, quarantined_by_reason, require_few_bad_lines
+from cpt_core.tokenization.quality import noticed, quarantined_by_file, quarantined_by_reason, require_few_bad_lines
 from cpt_core.tokenization.quarantine import RejectedLine, read_rejected_lines
 from cpt_core.tokenization.remembered import recall_tokenizer
 from cpt_core.tokenization.repairs import place_of, with_repairs
@@ -22,6 +22,7 @@ __all__ = [
     "load_tokenizer",
     "noticed",
     "place_of",
+    "quarantined_by_file",
     "quarantined_by_reason",
     "read_rejected_lines",
     "recall_tokenizer",

@@ -1,6 +1,8 @@
 """Whether too much of a corpus was rejected: decided once, at the end, with the complete list."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from itertools import islice
 
 from cpt_core.artifacts import Artifact
 from cpt_core.errors import InputError
@@ -52,14 +54,24 @@ def noticed(tokens: list[Artifact]) -> dict[str, int]:
     return {name: count for name, count in total.items() if count}
 
 
-def _files(shards: tuple[Shard, ...], tokens: list[Artifact]) -> str:
-    """The first files with rejected lines, in the order of the manifest."""
+def quarantined_by_file(shards: Iterable[Shard], tokens: Iterable[Artifact]) -> dict[str, dict[str, int]]:
+    """Rejected lines by reason of every file that has some, in the order of the manifest.
+
+    Args:
+        shards: of the run.
+        tokens: their token shards, in the same order.
+    """
     by_file: dict[str, Counter[str]] = defaultdict(Counter)
     for shard, artifact in zip(shards, tokens, strict=True):
         by_file[shard.uri].update(artifact.counts["quarantined_by_reason"])
-    bad = [(file, reasons) for file, reasons in by_file.items() if reasons]
+    return {file: dict(sorted(reasons.items())) for file, reasons in by_file.items() if reasons}
+
+
+def _files(shards: Iterable[Shard], tokens: Iterable[Artifact]) -> str:
+    """The first files with rejected lines, in the order of the manifest."""
+    bad = quarantined_by_file(shards, tokens)
     named = [
-        f"{file}: {', '.join(f'{count:,} {reason}' for reason, count in sorted(reasons.items()))}"
-        for file, reasons in bad[:FILES_NAMED]
+        f"{file}: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
+        for file, reasons in islice(bad.items(), FILES_NAMED)
     ]
     return "; ".join(named) + (f"; and {len(bad) - FILES_NAMED:,} more files" if len(bad) > FILES_NAMED else "")

@@ -71,6 +71,10 @@ def test_the_tables_say_what_became_of_every_source(run, prefect_api, two_source
         "b | 1 | 1 | 1 | 0 | 0 | 1 | none | 3",
         "**all** | 4 | 4 | 4 | 0 | 0 | 7 | 1 json_syntax | 135",
     ]
+    assert table(first["rejected-lines"]) == [
+        "file | rejected | by reason",
+        f"`{tmp_path}/corpus/2.jsonl` | 1 | 1 json_syntax",
+    ]
     assert table(first["indexing-table"]) == [
         "source | split | documents | tokens | tokens a document | longest, tokens",
         "a | train | 6 | 132 | 22.0 | 32",
@@ -97,6 +101,7 @@ def test_the_tables_say_what_became_of_every_source(run, prefect_api, two_source
         "discovery-table",
         "tokenization",
         "tokenization-table",
+        "rejected-lines",
         "indexing",
         "indexing-table",
         "document-lengths",
