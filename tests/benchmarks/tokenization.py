@@ -11,12 +11,16 @@ PART_BYTES, QUICK_PART_BYTES = 45_000_000, 10_000_000
 SHARD_SIZE_BYTES = 8_000_000
 """Small enough that two workers have work to the end."""
 SCRIPTS = "scripts' way"
+BARE = "pyarrow, gigatoken and parquet alone"
 
 _NOTES = """
 Corpus: the Lisp sources of acl2, Llama-3.1's tokenizer; MB of jsonl a second. The slower peers and engines take a part
-of the corpus. "In memory" means documents already parsed, and ids that are thrown away. The start of processes and the
-loading of tokenizers are not timed for cpt and for gigatoken, whose memory of words is empty at the start of each repeat.
-Shards are computed by processes: threads wait for one another's Python code, which parses lines and counts.
+of the corpus. This project has as many cores as processes or threads. "pyarrow, gigatoken and parquet alone" is one
+process a core that reads JSON by pyarrow and writes parquet, without digests, quarantine, strict JSON, comparison of
+engines, fsync or record. "In memory" means documents already parsed, and ids that are thrown away. The start of
+processes and the loading of tokenizers are not timed for cpt and for gigatoken, whose memory of words is empty at the
+start of each repeat. Shards are computed by processes: threads wait for one another's Python code, which parses lines
+and counts.
 """
 
 
@@ -35,6 +39,7 @@ def subject(quick: bool) -> Subject:
         contenders=[
             *[_own(fast, number, "process" if number == 1 else "processes") for number in sorted({1, processes})],
             _own(fast, processes, "threads"),
+            Contender(BARE, "tokenize_bare", fast | {"folder": str(split_in_files(whole, processes))}),
             Contender(SCRIPTS, "tokenize_peers", slow | {"method": "scripts"}, is_peer=True),
             Contender("datatrove DocumentTokenizer", "tokenize_peers", halves | {"method": "datatrove"}, is_peer=True),
             Contender(
