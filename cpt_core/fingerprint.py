@@ -17,8 +17,6 @@ _END = b'"\n}'
 
 _PLAIN = frozenset({str, int, bool, type(None)})
 
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
-
 
 def canonical_json(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no white space.
