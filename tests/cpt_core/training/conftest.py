@@ -81,12 +81,19 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def commit_rows() -> PackedMaker:
-    """Commits a packed artifact of random documents, as packing does."""
+    """Commits a packed artifact, as packing does: so many rows of random documents, or those of these documents."""
 
-    def make(store: Store, num_rows: int, *, source: str = "numbers", split: str = "train", seed: int = 0) -> Artifact:
-        rows = random_rows(num_rows, seed)
-        counts = {"source": source, "split": split, "rows": num_rows, "row_len_tokens": ROW_LEN_TOKENS}
-        key_parts = {"rows_of": source, "split": split, "seed": seed, "rows": num_rows}
+    def make(
+        store: Store,
+        wanted: int | list[list[list[int]]],
+        *,
+        source: str = "numbers",
+        split: str = "train",
+        seed: int = 0,
+    ) -> Artifact:
+        rows = random_rows(wanted, seed) if isinstance(wanted, int) else rows_of(wanted)
+        counts = {"source": source, "split": split, "rows": len(rows), "row_len_tokens": ROW_LEN_TOKENS}
+        key_parts = {"rows_of": source, "split": split, "seed": seed, "rows": wanted}
         with store.staging() as folder:
             staged = folder / "rows.parquet"
             pq.write_table(pa.Table.from_pylist(rows, schema=PACKED_SHARD), staged, row_group_size=3)
@@ -99,14 +106,26 @@ def random_rows(num_rows: int, seed: int) -> list[dict[str, Any]]:
     """Rows of two documents and some padding."""
     generator = np.random.default_rng(seed)
     rows = []
-    for row in range(num_rows):
+    for _ in range(num_rows):
         first, second = int(generator.integers(1, 10)), int(generator.integers(1, 6))
-        padding = ROW_LEN_TOKENS - first - second
-        ids = generator.integers(3, VOCAB_SIZE, first + second).tolist() + [0] * padding
+        ids = generator.integers(3, VOCAB_SIZE, first + second).tolist()
+        rows.append([ids[:first], ids[first:]])
+    return rows_of(rows)
+
+
+def rows_of(rows: list[list[list[int]]]) -> list[dict[str, Any]]:
+    """Rows of these documents, each filled up with padding."""
+    made: list[dict[str, Any]] = []
+    number = 0
+    for documents in rows:
         pieces = [
-            {"source": "numbers", "tokens_key": "k", "document": document, "first_token": 0, "num_tokens": length}
-            for document, length in ((2 * row, first), (2 * row + 1, second))
+            {"source": "numbers", "tokens_key": "k", "document": document, "first_token": 0, "num_tokens": len(ids)}
+            for document, ids in enumerate(documents, start=number)
         ]
-        lengths = [first, second, padding]
-        rows.append({"input_ids": ids, "seq_lengths": lengths, "num_tokens": first + second, "pieces": pieces})
-    return rows
+        number += len(documents)
+        num_tokens = sum(map(len, documents))
+        padding = ROW_LEN_TOKENS - num_tokens
+        ids = [token for document in documents for token in document] + [0] * padding
+        lengths = [*map(len, documents), padding]
+        made.append({"input_ids": ids, "seq_lengths": lengths, "num_tokens": num_tokens, "pieces": pieces})
+    return made

@@ -249,7 +249,9 @@ def test_going_on_with_another_model(
 def test_training_goes_on_while_a_checkpoint_is_written(
     new_training: Callable[[str], Training], tmp_path: Path
 ) -> None:
-    """Files of one are held back while three steps are done. One that cannot be removed is named, and fails nothing."""
+    """Files of one are held back while three steps are done, and training stands still only before the first of them. One
+    that cannot be removed is named, and fails nothing.
+    """
     training, gate, seen = new_training("gated"), tmp_path / "gate", []
     os.mkfifo(gate)
     search_path = os.pathsep.join([str(Path(__file__).parent / "gate"), *filter(None, sys.path)])
@@ -267,6 +269,11 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert sorted(seen) == [f".tmp-{attempt.name}-step-0000008", "step-0000004"]
     assert [folder.name for folder in training.checkpoints()] == ["step-0000004", "step-0000008", "step-0000012"]
     assert trained.counts["checkpoints_failed"] == 0
+    stood_still = [
+        json.loads(line)["save_seconds"] for line in (training.folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert stood_still[:4] + stood_still[9:11] == [0.0] * 6
+    assert min(stood_still[4], stood_still[8]) > 0.0
     assert (
         f"checkpoint step-0000012 is sealed, but older ones in {training.folder / 'checkpoints'} could not be removed:"
         " Device or resource busy; training goes on, and the next save tries again"
