@@ -1,7 +1,9 @@
 """Documents in one row do not see each other: positions, labels, attention, logits, loss."""
 
 import inspect
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,14 +11,16 @@ import pytest
 import torch
 from torch.nn.attention import flex_attention
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, modeling_flash_attention_utils
 
 from cpt_core.config import TrainingConfig
 from cpt_core.errors import ConfigError
 from cpt_core.packed_rows import Row, batch_of, empty_row
 from cpt_core.training import attention as attention_module
-from cpt_core.training.attention import require_attention, segment_arguments, varlen_attention
+from cpt_core.training.attention import _by_segment, require_attention, segment_arguments, varlen_attention
+from cpt_core.training.loop import Run, _model_inputs
 from cpt_core.training.probe import require_borders, require_loss_scaling
+from cpt_core.training.ranks import Ranks
 
 ROW = Row(np.array([5, 6, 7, 8, 9, 2, 0, 0]), np.array([3, 1, 2, 2], dtype=np.int32), 6)
 """Documents of three tokens, one and two, and two of padding."""
@@ -89,6 +93,65 @@ def test_cumulative_lengths(attention: str) -> None:
         assert told[name].dtype == torch.int32
     assert (told["max_length_q"], told["max_length_k"]) == (8, 8)
     assert segment_arguments("sdpa", np.array([8], dtype=np.int32), CPU) == {}
+
+
+def _flash_packages(attend: Any) -> dict[str, ModuleType]:
+    """Stand-ins for flash-attn and flash-attn-3, as transformers imports them, with this kernel."""
+    padding = {"pad_input": None, "unpad_input": None}
+    kernels = {"flash_attn_func": None, "flash_attn_varlen_func": attend, "flash_attn_with_kvcache": None}
+    contents = {"flash_attn": kernels, "flash_attn.bert_padding": padding, "flash_attn_interface": kernels}
+    packages = {name: ModuleType(name) for name in contents}
+    for name, values in contents.items():
+        vars(packages[name]).update(values)
+    return packages
+
+
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
+@pytest.mark.parametrize(
+    ("rows", "borders", "longest"), [([ROW], [0, 3, 4, 6, 8], 3), ([ROW, OTHER_ROW], [0, 3, 4, 6, 8, 15, 16], 7)]
+)
+def test_flash_attention_is_told_the_borders_of_documents(
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: list[Row],
+    borders: list[int],
+    longest: int,
+    attention: str,
+) -> None:
+    """What comes through transformers to the kernel in both layers when training calls the model, padding as a segment.
+
+    With a kernel that attends as it is told to, logits are those of the documents one by one.
+    """
+    told: list[Any] = []
+
+    def attend(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cu_seqlens_q: torch.Tensor,
+        cu_seqlens_k: torch.Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        softmax_scale: float,
+        causal: bool,
+    ) -> torch.Tensor:
+        told.append((len(q), cu_seqlens_q.tolist(), cu_seqlens_k.tolist(), max_seqlen_q, max_seqlen_k, causal))
+        return _by_segment(q, k, v, cu_seqlens_q, max_seqlen_q, softmax_scale, None)
+
+    for name, package in _flash_packages(attend).items():
+        monkeypatch.setitem(sys.modules, name, package)
+    monkeypatch.setattr(modeling_flash_attention_utils, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(modeling_flash_attention_utils, "_loaded_implementation", None)
+    alone, model = _load(model_folder, "eager"), _load(model_folder, "eager")
+    model.config._attn_implementation = attention
+    config = TrainingConfig(model="m", attention=attention)
+    run = Run(model, None, None, config, Ranks(0, 1, CPU), 64, None)
+    with torch.no_grad():
+        found = model(**_model_inputs(run, batch_of(rows, document_borders=True)), num_items_in_batch=1.0)
+        expected = [_forward(alone, [document]).logits[0] for row in rows for document in _documents(row)]
+    assert told == [(8 * len(rows), borders, borders, longest, longest, True)] * 2
+    logits = torch.cat([found.logits[number, : row.num_tokens] for number, row in enumerate(rows)])
+    torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "varlen", "flex_attention"])
