@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from cpt_core.config import TrainingConfig
 from cpt_core.packed_rows import PackedRows, Row
@@ -216,6 +217,65 @@ def test_equal_to_plain_pytorch(
     for name, tolerance in tolerances.items():
         found, expected = ([line[name] for line in of] for of in (lines, reference))
         assert found == pytest.approx(expected, abs=tolerance, rel=0), name
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "decay_all"),
+    [
+        *(pytest.param(zero_stage, False, marks=pytest.mark.matrix) for zero_stage in (0, 1, 2)),
+        (3, False),
+        pytest.param(3, True, marks=pytest.mark.matrix),
+    ],
+)
+def test_weight_decay_alone(
+    tmp_path: Path,
+    llama_config: LlamaConfig,
+    tokenizer_folder: Path,
+    commit_rows: Any,
+    zero_stage: int,
+    decay_all: bool,
+) -> None:
+    """Documents of one token have no gradient: four steps at rate 0.1 and decay 0.5 leave 0.95 x 0.95 x 0.95 x 0.95 of every
+    matrix and embedding, and norms and biases as they were, bit by bit, unless these are to decay as well.
+    """
+    before = _random_llama(llama_config, tmp_path / "before")
+    config = TrainingConfig(
+        model=str(tmp_path / "before"),
+        max_steps=4,
+        global_batch_rows=2,
+        micro_batch_rows=1,
+        learning_rate=0.1,
+        lr_scheduler="constant",
+        warmup_steps=0,
+        weight_decay=0.5,
+        decay_norms_and_biases=decay_all,
+        precision="fp32",
+        zero_stage=zero_stage,
+        device="cpu",
+        launcher={"processes_per_node": 2},
+    )
+    store = Store(str(tmp_path / "store"))
+    packed = [commit_rows(store, [[[5]], [[6], [7]]])]
+    trained = train_model(packed, config, store=store, name="tiny", tokenizer_uri=str(tokenizer_folder))
+    after = load_file(Path(trained.counts["hf_model_uri"], "model.safetensors"))
+    decaying = [name for name in before if decay_all or not ("norm" in name or "bias" in name)]
+    assert (len(decaying), len(before)) == (35 if decay_all else 16, 35)
+    for name, values in before.items():
+        if name in decaying:
+            torch.testing.assert_close(after[name], values * 0.81450625, rtol=1e-6, atol=0, msg=name)
+        else:
+            assert torch.equal(after[name], values), name
+
+
+def _random_llama(config: LlamaConfig, folder: Path) -> dict[str, torch.Tensor]:
+    """A model with biases whose every weight is random, so that none is 0; and its weights."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**config.to_dict() | {"attention_bias": True, "mlp_bias": True}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    model.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, pytest.param(2, marks=pytest.mark.matrix), 3])
