@@ -1,4 +1,4 @@
-"""Real trainings of two nodes: DeepSpeed, a lost rank, a lost node, and on by themselves."""
+"""Real trainings of two and three nodes: DeepSpeed, a lost rank, a lost node, and on by themselves."""
 
 import json
 import os
@@ -158,29 +158,40 @@ def test_slurm_trains_through_the_loss_of_a_rank_a_flow_and_a_node(
     assert not cluster.processes()
 
 
+@pytest.mark.parametrize("num_nodes", [2, 3])
 def test_nodes_of_a_cluster_start_their_parts_again(
-    tmp_path: Path, config_only_folder: Path, tokenizer_folder: Path, commit_rows: Any, search_path: str, until: Any
+    num_nodes: int,
+    tmp_path: Path,
+    config_only_folder: Path,
+    tokenizer_folder: Path,
+    commit_rows: Any,
+    search_path: str,
+    until: Any,
 ) -> None:
-    """Kind env: each of two nodes, which know nothing of each other, names the lost rank and goes on."""
+    """Kind env: each of the nodes, which know nothing of each other, names the lost rank and goes on."""
     store = Store(str(tmp_path / "store"))
     command = small_training(
         store,
         commit_rows(store, 7).folder,
         model=config_only_folder,
         tokenizer=tokenizer_folder,
-        launcher={"kind": "env", "num_nodes": 2, "max_restarts": 1},
+        launcher={"kind": "env", "num_nodes": num_nodes, "max_restarts": 1},
         max_steps=STEPS,
         save_steps=2,
+        global_batch_rows=num_nodes,
     )
-    with _two_nodes(command, search_path) as start:
-        nodes = [start(0), start(1)]
+    with _nodes(num_nodes, command, search_path) as start:
+        nodes = [start(node) for node in range(num_nodes)]
         until(lambda: len(_checkpoints(tmp_path)) == 2, 300)
         _worker_of(_newest_attempt(tmp_path, node=1), 1).kill()
-        first, second = (last_word(node.communicate(timeout=300)[0]) for node in nodes)
-    assert first["counts"] == second["counts"]
-    assert first["counts"]["resumed_from_step"] >= 4
-    for said in (first, second):
-        assert "rank 1 on node 1 ended with signal 9 (SIGKILL)" in said["notices"][0]
+        said = [last_word(node.communicate(timeout=300)[0]) for node in nodes]
+    first = said[0]["counts"]
+    assert (first["steps"], first["num_nodes"], first["world_size"]) == (STEPS, num_nodes, num_nodes)
+    assert first["resumed_from_step"] >= 4
+    for each in said:
+        assert each["counts"] == first
+        (notice,) = each["notices"]
+        assert "rank 1 on node 1 ended with signal 9 (SIGKILL)" in notice
 
 
 @pytest.mark.parametrize("node", [0, 1])
@@ -202,7 +213,7 @@ def test_a_rank_that_is_lost_before_the_ranks_have_met_ends_every_node(
         tokenizer=tokenizer_folder,
         launcher={"kind": "env", "num_nodes": 2},
     )
-    with _two_nodes(command, search_path) as start:
+    with _nodes(2, command, search_path) as start:
         nodes = {1 - node: start(1 - node)}
         until(lambda: _has_begun(tmp_path, 1 - node), 60)
         nodes[node] = start(node)
@@ -218,9 +229,9 @@ def test_a_rank_that_is_lost_before_the_ranks_have_met_ends_every_node(
 
 
 @contextmanager
-def _two_nodes(command: list[str], search_path: str) -> Iterator[Callable[[int], "subprocess.Popen[str]"]]:
+def _nodes(number: int, command: list[str], search_path: str) -> Iterator[Callable[[int], "subprocess.Popen[str]"]]:
     """Starts the part of a node, as a cluster does that sets four variables."""
-    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    cluster = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started: list[subprocess.Popen[str]] = []
 
     def start(node: int) -> "subprocess.Popen[str]":
