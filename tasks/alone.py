@@ -1,29 +1,30 @@
 """Stages that run outside a graph: one shard for ``cpt retry-shard``, one more node for ``cpt train``."""
 
-import logging
-
 from cpt_core.artifacts import Artifact
 from cpt_core.config import PipelineConfig
 from cpt_core.errors import ConfigError
 from cpt_core.storage import Store
 from cpt_core.tokenization import load_tokenizer
 from cpt_core.training import train_model
-from tasks.computing import computing_shards
+from tasks.computing import Tell, computing_shards
 from tasks.planning import plan_run
 from tasks.shards import find_shard
 
-logger = logging.getLogger(__name__)
 
-
-def tokenize_one(config: PipelineConfig, shard_name: str) -> Artifact:
+def tokenize_one(config: PipelineConfig, shard_name: str, tell: Tell) -> Artifact:
     """Tokenize one shard and no other.
+
+    Args:
+        config: of the run.
+        shard_name: the shard.
+        tell: told which engine of the tokenizer was chosen, and why; not when the store has the shard.
 
     Raises:
         ConfigError: when no shard has this name.
     """
     store = Store(config.store_uri, config.verify)
     wanted = find_shard(config, store, shard_name)
-    with computing_shards([wanted], load_tokenizer(config.tokenization), store, config, logger.info) as compute:
+    with computing_shards([wanted], load_tokenizer(config.tokenization), store, config, tell) as compute:
         return compute(wanted)
 
 

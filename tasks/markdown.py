@@ -8,7 +8,7 @@ Never: lets such text become a link, a picture or an element of the page.
 import re
 
 from cpt_core.printable import printable
-from tasks.cells import Emphasis, Place
+from tasks.cells import Emphasis, Link, Place
 
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[&<>]|[\\`*\[\]~|]|(?<!\w)_|_(?!\w)|^[#+=-]")
@@ -20,6 +20,8 @@ def escaped(cell: str) -> str:
     if isinstance(cell, Place):
         return _copyable(cell)
     text = _SPECIAL.sub(lambda found: _HTML.get(found[0], f"\\{found[0]}"), printable(cell))
+    if isinstance(cell, Link):
+        return f"[{text}]({cell.address})"
     return f"**{text}**" if isinstance(cell, Emphasis) else text
 
 

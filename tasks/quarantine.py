@@ -6,7 +6,6 @@ Promise: looking computes nothing; a retry computes the shards that hold repaire
 Never: writes to an input file.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +25,8 @@ from cpt_core.tokenization import (
     noticed,
     read_rejected_lines,
 )
-from tasks.computing import computing_shards, num_workers
+from tasks.computing import Tell, computing_shards, num_workers
 from tasks.shards import find_shards
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,12 @@ def summarise(found: list[ShardQuarantine]) -> dict[str, Any]:
     }
 
 
-def retry_repairs(config: PipelineConfig) -> list[RetriedShard]:
+def retry_repairs(config: PipelineConfig, tell: Tell) -> list[RetriedShard]:
     """Tokenize the shards that hold repaired lines.
+
+    Args:
+        config: of the run.
+        tell: told which engine of the tokenizer was chosen, and why; not when the store has the shards.
 
     Raises:
         ConfigError: when the configuration names no repairs file, or one that cannot be used.
@@ -148,20 +149,20 @@ def retry_repairs(config: PipelineConfig) -> list[RetriedShard]:
         )
     store = Store(config.store_uri, config.verify)
     shards = [shard for shard in find_shards(config, store).shards if shard.repairs]
-    computed, failures = _compute_all(shards, store, config)
+    computed, failures = _compute_all(shards, store, config, tell)
     if failures:
         raise ShardsFailedError("tokenization", failures, "Mend the cause, then retry")
     return [RetriedShard(shard, tokens, _still_rejected(shard, tokens, store)) for shard, tokens in computed]
 
 
 def _compute_all(
-    shards: list[Shard], store: Store, config: PipelineConfig
+    shards: list[Shard], store: Store, config: PipelineConfig, tell: Tell
 ) -> tuple[list[tuple[Shard, Artifact]], dict[str, str]]:
     """Token shards in this order, and the failures by name of the shard."""
     computed, failures = [], {}
     tokenizer = load_tokenizer(config.tokenization)
     with (
-        computing_shards(shards, tokenizer, store, config, tell=logger.info) as compute,
+        computing_shards(shards, tokenizer, store, config, tell) as compute,
         ThreadPoolExecutor(num_workers(config)) as threads,
     ):
         futures = [(shard, threads.submit(compute, shard)) for shard in shards]

@@ -2,7 +2,7 @@
 
 In: what ``cpt_core`` and the tasks log, worker processes included.
 Out: the same lines in the log of the task run, or of the flow run, that they were written in.
-Promise: at most LINES_A_MINUTE lines; the number of those left out is told.
+Promise: at most LINES_A_MINUTE lines; the number of those left out is told; none is lost with its worker process.
 Never: passes on what other libraries log: that may quote documents.
 """
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+from prefect.logging.handlers import APILogHandler
 
 LINES_A_MINUTE = 120
 _OURS = ("cpt_core", "tasks")
@@ -53,7 +54,9 @@ class RunLogHandler(logging.Handler):
 
 @contextmanager
 def library_log_in_run() -> Iterator[None]:
-    """For the ``with`` block."""
+    """For the ``with`` block, at whose end its lines are sent: Ray ends its workers with the run, seconds too early for
+    Prefect to do that by itself.
+    """
     handler = RunLogHandler()
     loggers = [logging.getLogger(name) for name in _OURS]
     before = [(logger.level, logger.propagate) for logger in loggers]
@@ -68,3 +71,4 @@ def library_log_in_run() -> Iterator[None]:
             logger.removeHandler(handler)
             logger.setLevel(level)
             logger.propagate = propagate
+        APILogHandler().flush()

@@ -19,10 +19,13 @@ import httpx
 from prefect.artifacts import ImageArtifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 
 from cpt_core.config import PipelineConfig
 from cpt_core.errors import CptError
+from tasks.cells import Link
 from tasks.charts import data_uri
 from tasks.markdown import escaped
 from tasks.prepared import Prepared
@@ -32,6 +35,14 @@ from tasks.trained import Trained
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+STAGE_PAGES = {
+    "tokenization": "tokenization-table",
+    "indexing": "indexing-table",
+    "packing": "packing-table",
+    "training": "training-table",
+    "evaluation": "held-out-loss",
+}
+"""Stage -> key of the table that describes what it has made."""
 SECONDS_OF_PAUSE = 300.0
 """How long nothing of a run is shown after its server has failed: a try may take minutes where it only hangs."""
 
@@ -98,11 +109,34 @@ def show_table(key: str, rows: list[Row], description: str, picture: str | None 
 
 
 def show_outputs(prepared: Prepared, trained: Trained | None = None) -> None:
-    """Where everything lies that the run has made or used, and the losses of the models side by side."""
-    show_table("outputs", outputs(prepared, trained), "Where the outputs lie; `cpt inspect WHERE` looks into each")
+    """The losses of the models side by side, and where everything lies that the run has made or used: each path to
+    copy, its stage as a link to the page that describes it.
+    """
     if trained and trained.base_losses and trained.trained_losses:
         scores = {"base": trained.base_losses, "trained": trained.trained_losses}
         show_table("held-out-loss", held_out_losses(scores), "Held-out loss before and after, in nats a token")
+    pages = in_display(pages_of_stages, is_only_chance=True) or {}
+    rows = [
+        {**row, "stage": Link(row["stage"], pages[row["stage"]])} if row["stage"] in pages else row
+        for row in outputs(prepared, trained)
+    ]
+    show_table("outputs", rows, "Where the outputs lie; `cpt inspect WHERE` looks into each")
+
+
+def pages_of_stages() -> dict[str, str]:
+    """Stage -> address in the UI of its table in this run, of several the newest. What is no address of the UI itself,
+    such as a file or s3://, the UI takes out of a page.
+    """
+    context = FlowRunContext.get()
+    assert context and context.flow_run
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=list(STAGE_PAGES.values()))),
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[context.flow_run.id])),
+            sort=ArtifactSort.CREATED_DESC,
+        )
+    by_key = {artifact.key: f"/artifacts/artifact/{artifact.id}" for artifact in reversed(found)}
+    return {stage: by_key[key] for stage, key in STAGE_PAGES.items() if key in by_key}
 
 
 def show_drawn(key: str, draw: Callable[[], str], description: str) -> str | None:

@@ -79,12 +79,22 @@ class KubernetesJob:
         return "exited" if self._is_over else "running"
 
     def stop(self) -> None:
-        """Delete the job and wait for the end of its pods."""
-        if self.poll() == "running":
-            self._kubectl(
-                "delete", "pytorchjob", self._name, "--ignore-not-found", "--cascade=foreground", "--timeout=90s"
-            )
-            self._is_over = True
+        """Delete the job and wait for the end of its pods.
+
+        Raises:
+            ConfigError: when kubectl is not here, so that the job goes on.
+        """
+        if self.poll() == "exited":
+            return
+        delete = ("delete", "pytorchjob", self._name, "--ignore-not-found", "--cascade=foreground", "--timeout=90s")
+        try:
+            self._kubectl(*delete)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"kubectl is not in PATH, so the PyTorchJob {self._namespace}/{self._name} was not deleted and goes on:"
+                f" run `kubectl --namespace={self._namespace} delete pytorchjob {self._name}` where kubectl is"
+            ) from None
+        self._is_over = True
 
     def trouble(self) -> str:
         """The operator's last word."""

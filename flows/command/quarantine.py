@@ -13,6 +13,7 @@ from cpt_core.errors import ConfigError
 from cpt_core.storage import Store
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import one_line, print_json, want_json
+from flows.command.progress_screen import progress_screen, remarks
 
 if TYPE_CHECKING:
     from cpt_core.tokenization import RejectedLine
@@ -77,7 +78,9 @@ def retry(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     from tasks.quarantine import retry_repairs
 
     want_json(as_json)
-    retried = retry_repairs(load_config(config, overrides))
+    loaded = load_config(config, overrides)
+    with progress_screen() as screen:
+        retried = retry_repairs(loaded, tell=remarks(screen, "tokenization"))
     if as_json:
         print_json({"shards": [each.as_json() for each in retried]})
     else:

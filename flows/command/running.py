@@ -13,7 +13,7 @@ from cpt_core.launching.environment import current_environment, node_rank
 from cpt_core.launching.job import EXTRA_SECONDS_TO_STOP
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import print_json, print_run, want_json
-from flows.command.progress_screen import Screen, discovery_bar, progress_screen
+from flows.command.progress_screen import Screen, discovery_bar, progress_screen, remarks
 from flows.command.stopping import allow_more
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_
     from tasks.stage_lines import counted
 
     want_json(as_json)
-    tokens = tokenize_one(load_config(config, overrides), shard)
+    loaded = load_config(config, overrides)
+    with progress_screen() as screen:
+        tokens = tokenize_one(loaded, shard, tell=remarks(screen, "tokenization"))
     if as_json:
         print_json({"shard": shard, "is_cached": tokens.is_cached, "uri": tokens.uri, **tokens.counts})
     else:

@@ -61,9 +61,10 @@ class Hosts:
         """The same on the second host."""
         return self._on(NAMES[1], _become(NAMES[1]), command)
 
-    def on_second_alone(self, command: list[str], folder: Path) -> list[str]:
-        """The same on the second host, which has an empty folder of its own in the place of this one."""
-        return self._on(NAMES[1], f"{_become(NAMES[1])}; mount -t tmpfs -o size=1g tmpfs {folder}", command)
+    def on_second_alone(self, command: list[str], *folders: Path) -> list[str]:
+        """The same on the second host, which has an empty folder of its own in the place of each of these."""
+        mounts = [f"mount -t tmpfs -o size=1g tmpfs {folder}" for folder in folders]
+        return self._on(NAMES[1], "; ".join([_become(NAMES[1]), *mounts]), command)
 
     def _on(self, name: str, become: str, command: list[str]) -> list[str]:
         return [*_inside(name), "bash", "-c", f'set -e; {become}; exec "$@"', "_", *command]

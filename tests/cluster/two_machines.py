@@ -1,8 +1,8 @@
-"""What the first of two machines does: an S3 server, a Prefect server, a Dask scheduler with a worker, and two runs.
+"""What the first of two machines does: an S3 server, a Prefect server, a cluster with a worker, and two runs.
 
-``python -m tests.cluster.two_machines FOLDER ADDRESS`` prints one JSON object when the second machine's worker may
-come; when it is there, the data stages run on both workers with a file that is cut off, again when it is whole, and on
-threads of the first machine for comparison. Then it prints one object more.
+``python -m tests.cluster.two_machines RUNNER FOLDER ADDRESS SHORT`` prints one JSON object when the second machine's
+worker may come; when it is there, the data stages run on both workers with a file that is cut off, again when it is
+whole, and on threads of the first machine for comparison. Then it prints one object more.
 """
 
 import gzip
@@ -17,14 +17,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed import Client
-
 from flows.serving.api import ask
 from flows.serving.prefect_server import wait_until_answers
+from tests.cluster.clusters import CLUSTERS, Cluster
 from tests.conftest import save_byte_tokenizer
+from tests.flows.clusters import until_it_listens
 from tests.s3_server import S3Server, s3_server
 
-PREFECT_PORT, DASK_PORT = 4200, 8786
+PREFECT_PORT = 4200
 SHARDS = 8
 CUT_OFF = "cut-off.jsonl.gz"
 WHOLE = gzip.compress(b'{"text": "the last file"}\n', mtime=0)
@@ -33,7 +33,7 @@ SECRET = "admin:of-the-tests"
 
 def main() -> None:
     """Start everything, say so, run three times, and say what came of it."""
-    folder, address = Path(sys.argv[1]), sys.argv[2]
+    cluster, folder, address, short = CLUSTERS[sys.argv[1]], Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
     with ExitStack() as stack:
         server = stack.enter_context(s3_server(folder / "s3", address))
         serving = {
@@ -48,25 +48,20 @@ def main() -> None:
         }
         prefect = ["prefect", "server", "start", "--host", address, "--port", str(PREFECT_PORT), "--no-ui"]
         running = stack.enter_context(_program(folder / "prefect.log", serving, prefect))
-        scheduler = ["distributed.cli.dask_scheduler", "--host", address, "--port", str(DASK_PORT), "--no-dashboard"]
-        stack.enter_context(_program(folder / "scheduler.log", os.environ, scheduler))
         working = {**os.environ, **server.environment()}
-        stack.enter_context(_program(folder / "worker.log", working, worker_module(address)))
+        for number, module in enumerate(cluster.on_first(address, short)):
+            program = stack.enter_context(_program(folder / f"cluster-{number}.log", working, module))
+            if number == 0:
+                until_it_listens(program, address, cluster.port)
         print(json.dumps(server.environment()), flush=True)
         os.environ.update(serving)
-        _write_config(server, folder, address)
+        _write_config(server, folder, cluster, address)
         wait_until_answers(serving["PREFECT_API_URL"], alive=lambda: running.poll() is None, log=folder / "prefect.log")
-        with Client(f"tcp://{address}:{DASK_PORT}") as client:
-            client.wait_for_workers(2, timeout=120)
+        cluster.wait_for_both(cluster.address(address))
         print(json.dumps(_run_all(server, folder)), flush=True)
 
 
-def worker_module(address: str) -> list[str]:
-    """A Dask worker, as an argument of ``python -m``."""
-    return ["distributed.cli.dask_worker", f"tcp://{address}:{DASK_PORT}", "--nthreads", "1", "--no-dashboard"]
-
-
-def _write_config(server: S3Server, folder: Path, address: str) -> None:
+def _write_config(server: S3Server, folder: Path, cluster: Cluster, address: str) -> None:
     for number in range(SHARDS):
         line = json.dumps({"text": f"document {number} " * 50}) + "\n"
         server.client().pipe_file(f"{server.bucket}/corpus/{number}.jsonl", line.encode() * 20)
@@ -77,7 +72,7 @@ def _write_config(server: S3Server, folder: Path, address: str) -> None:
         "discovery": {"sources": [{"name": "a", "uris": [f"s3://{server.bucket}/corpus"]}]},
         "tokenization": {"tokenizer": str(save_byte_tokenizer(folder / "tokenizer"))},
         "packing": {"row_len_tokens": 64, "group_size_tokens": 20_000},
-        "orchestration": {"runner": "dask", "runner_address": f"tcp://{address}:{DASK_PORT}"},
+        "orchestration": {"runner": cluster.runner, "runner_address": cluster.address(address)},
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,6 +112,25 @@ def test_a_silent_owner_on_another_machine_is_taken_over(store, work, monkeypatc
     with Claims(store) as claims:
         claims.compute_once(KEY, "a", look, lambda: compute("next"))
     assert computed == ["next"]
+
+
+def test_another_machine_is_silent_for_three_minutes_before_it_is_taken_over(store, work, monkeypatch):
+    """One look a second by a clock of the test's own, which begins at 1000: its sign of life changes at 1100 for the
+    last time. 180 s later it still has its claim, a second after that it has lost it.
+    """
+    look, compute, computed = work
+    owner, clock = "another-host+0+0+0+1+1+abc", [1000]
+    store.note(f"{FOLDER}/{KEY}", owner.encode())
+
+    def sleep(_):
+        clock[0] += 1
+        if clock[0] in (1050, 1100):
+            store.replace(f"{module.OWNERS}/{owner}", f"{clock[0]} ".encode())
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    with Claims(store) as claims:
+        claims.compute_once(KEY, "a", look, lambda: compute(f"next, at {clock[0]}"))
+    assert computed == ["next, at 1281"]
 
 
 def test_a_living_process_of_this_machine_is_waited_for_however_silent(store, work, monkeypatch):

@@ -43,7 +43,7 @@ def dask_cluster(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]
         start("scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2])
         for _ in range(2):
             start("worker", address, "--nthreads", "1", "--no-nanny")
-        _until_it_listens(programs[0], "127.0.0.1", int(address.rpartition(":")[2]))
+        until_it_listens(programs[0], "127.0.0.1", int(address.rpartition(":")[2]))
         yield Cluster("dask", address, {}, lambda: programs[1].kill())
     finally:
         for program in programs:
@@ -71,7 +71,7 @@ def ray_cluster(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
         with (folder / "ray.log").open("wb") as log:
             head = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=log)
         try:
-            _until_it_listens(head, "127.0.0.2", port)
+            until_it_listens(head, "127.0.0.2", port)
             yield Cluster("ray", f"ray://127.0.0.2:{port}", RAY_TOKEN, lambda: _working(head.pid)[0].kill())
         finally:
             programs = psutil.Process(head.pid).children(recursive=True)
@@ -88,7 +88,8 @@ def _working(head_pid: int) -> list[psutil.Process]:
     return [program for program in programs if program.cmdline()[:1] == ["ray::tokenize"]]
 
 
-def _until_it_listens(program: subprocess.Popen[bytes], host: str, port: int) -> None:
+def until_it_listens(program: subprocess.Popen[bytes], host: str, port: int) -> None:
+    """Wait for a program that serves there, or fail."""
     deadline = time.monotonic() + 60
     while True:
         with suppress(OSError), socket.create_connection((host, port), timeout=1):

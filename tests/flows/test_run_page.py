@@ -15,8 +15,9 @@ from cpt_core.tokenization import ShardProgress
 from flows.prepare_corpus import prepare_corpus
 from flows.serving.api import ask
 from tasks.progress import StageProgress
+from tasks.run_page import pages_of_stages, show_table
 from tasks.throughput import Throughput
-from tests.browser import chromium, wait_for_text
+from tests.browser import chromium, click, wait_for_text
 from tests.conftest import write_jsonl
 
 
@@ -57,7 +58,9 @@ def table(artifact: dict) -> list[str]:
 
 
 def test_the_tables_say_what_became_of_every_source(run, prefect_api, two_sources, tmp_path):
-    """After each stage; where the outputs lie, as text to copy; computed at first, then cached."""
+    """After each stage; where the outputs lie, as text to copy beside a link to the table of their stage; computed at
+    first, then cached.
+    """
     first = artifacts_of(prefect_api, run(two_sources))
     assert table(first["discovery-table"]) == [
         "source | files | shards | bytes | cannot be used",
@@ -86,15 +89,19 @@ def test_the_tables_say_what_became_of_every_source(run, prefect_api, two_source
         "b | train | 1 | 0 | 1 | 81.25% | 3 | 0 | 1 | 0",
     ]
     outputs = [re.sub("-[0-9a-f]{8}`$", "-KEY`", line) for line in table(first["outputs"])]
+    tokenization, indexing, packing = (
+        f"[{stage}](/artifacts/artifact/{first[f'{stage}-table']['id']})"
+        for stage in ("tokenization", "indexing", "packing")
+    )
     assert outputs == [
         "stage | what | where",
-        f"tokenization | a-00000 | `{tmp_path}/store/tokens/a-00000-KEY`",
-        f"tokenization | a-00001 | `{tmp_path}/store/tokens/a-00001-KEY`",
-        f"tokenization | a-00002 | `{tmp_path}/store/tokens/a-00002-KEY`",
-        f"tokenization | b-00000 | `{tmp_path}/store/tokens/b-00000-KEY`",
-        f"indexing | test | `{tmp_path}/store/index/test-KEY`",
-        f"packing | a-00000 | `{tmp_path}/store/packed/a-00000-KEY`",
-        f"packing | b-00000 | `{tmp_path}/store/packed/b-00000-KEY`",
+        f"{tokenization} | a-00000 | `{tmp_path}/store/tokens/a-00000-KEY`",
+        f"{tokenization} | a-00001 | `{tmp_path}/store/tokens/a-00001-KEY`",
+        f"{tokenization} | a-00002 | `{tmp_path}/store/tokens/a-00002-KEY`",
+        f"{tokenization} | b-00000 | `{tmp_path}/store/tokens/b-00000-KEY`",
+        f"{indexing} | test | `{tmp_path}/store/index/test-KEY`",
+        f"{packing} | a-00000 | `{tmp_path}/store/packed/a-00000-KEY`",
+        f"{packing} | b-00000 | `{tmp_path}/store/packed/b-00000-KEY`",
     ]
     assert set(first) == {
         "discovery",
@@ -165,6 +172,49 @@ def test_pictures_show_in_the_browser_and_come_from_nowhere_else(run, prefect_ap
             assert [720, "data:image/svg+"] in browser.execute_script(shown)
             asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
             assert [name for name in asked if not name.startswith((ui_url, "data:", "blob:"))] == []
+
+
+def test_each_output_leads_to_the_page_of_its_stage_when_it_is_clicked(run, prefect_api, two_sources, tmp_path):
+    """In Chromium: the page opens beside the list, with its table and picture; the path stays there to be copied."""
+    artifacts = artifacts_of(prefect_api, run(two_sources))
+    ui_url = prefect_api.removesuffix("/api")
+    opened = {}
+    with chromium(tmp_path / "profile") as browser:
+        browser.get(f"{ui_url}/artifacts/artifact/{artifacts['outputs']['id']}")
+        wait_for_text(browser, f"{tmp_path}/store/index/test-")
+        (listed,) = browser.window_handles
+        for place, text in (
+            ("tokens/a-00001", "Tokenization of test: 4 shards computed, 0 cached"),
+            ("index/test", "Index of test: computed"),
+            ("packed/b-00000", "Packing of test: 2 groups computed, 0 cached"),
+        ):
+            click(browser, f"//code[contains(., '/store/{place}-')]/preceding::a[1]")
+            browser.switch_to.window(browser.window_handles[-1])
+            wait_for_text(browser, text)
+            opened[place] = browser.current_url.removeprefix(f"{ui_url}/artifacts/artifact/")
+            browser.close()
+            browser.switch_to.window(listed)
+    assert opened == {
+        "tokens/a-00001": artifacts["tokenization-table"]["id"],
+        "index/test": artifacts["indexing-table"]["id"],
+        "packed/b-00000": artifacts["packing-table"]["id"],
+    }
+
+
+def test_after_a_retry_the_pages_of_the_stages_are_those_of_the_last_attempt(prefect_api):
+    """A table that was shown twice in one run; stages that have shown nothing have no page."""
+
+    @flow
+    def packs_again() -> dict[str, str]:
+        for attempt in ("first", "second"):
+            show_table("packing-table", [{"attempt": attempt}], attempt)
+        return pages_of_stages()
+
+    state = packs_again(return_state=True)
+    question = {"flow_runs": {"id": {"any_": [str(state.state_details.flow_run_id)]}}}
+    ids = {found["description"]: found["id"] for found in ask(prefect_api, "artifacts/filter", question)}
+    assert sorted(ids) == ["first", "second"]
+    assert state.result() == {"packing": f"/artifacts/artifact/{ids['second']}"}
 
 
 def test_the_log_of_a_run_has_a_line_for_each_shard(run, prefect_api, two_sources, until):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +43,18 @@ def tokenize_rows(api_url: str, flow_run_id: str) -> dict[str, str]:
     return {row["name"]: row["state_name"] for row in found if row["name"].startswith("tokenize")}
 
 
+def computed_lines(api_url: str, flow_run_id: str) -> list[str]:
+    """How many each task run has computed of its shards, as its log says."""
+    lines = ask(api_url, "logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run_id]}}, "limit": 200})
+    return sorted(found[1] for line in lines if (found := re.match(r"(\d of \d) computed in ", line["message"])))
+
+
 @pytest.mark.parametrize("runner", ["ray", "dask"])
 def test_a_cluster_gives_what_threads_give_and_a_retry_computes_only_what_failed(
     prefect_api, tmp_path, make_config, monkeypatch, until, runner
 ):
-    """Six shards in three task runs, one of them broken: it fails under its own name, as a task run of its own; after
-    the repair it alone is computed, and every file is the one that threads write.
+    """Six shards in three task runs, one of them broken: it fails under its own name, as a task run of its own; each
+    has its line in the log, though the workers end with the run; after the repair it alone is computed, and every file is the one that threads write.
     """
     monkeypatch.setattr("tasks.batches.MAX_TASK_RUNS", 3)
     for number in range(SHARDS):
@@ -66,7 +73,9 @@ def test_a_cluster_gives_what_threads_give_and_a_retry_computes_only_what_failed
         "tokenize a-00004 and 1 more": "Completed",
         "tokenize a-00004": "Failed",
     }
-    until(lambda: tokenize_rows(prefect_api, str(state.state_details.flow_run_id)) == expected)
+    flow_run_id = str(state.state_details.flow_run_id)
+    until(lambda: tokenize_rows(prefect_api, flow_run_id) == expected)
+    until(lambda: computed_lines(prefect_api, flow_run_id) == ["1 of 2", "2 of 2", "2 of 2"])
 
     (tmp_path / "corpus/4.jsonl.gz").write_bytes(GOOD)
     summary = prepare_corpus(cluster, return_state=True).result()

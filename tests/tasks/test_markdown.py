@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.cells import Emphasis, Place
+from tasks.cells import Emphasis, Link, Place
 from tasks.markdown import escaped
 
 
@@ -16,6 +16,7 @@ from tasks.markdown import escaped
         ("# head", r"\# head"),
         ("a\n# b", r"a\\n# b"),
         (Emphasis("all *"), r"**all \***"),
+        (Link("a](x)", "/artifacts/artifact/1"), r"[a\](x)](/artifacts/artifact/1)"),
     ],
 )
 def test_nothing_in_a_text_means_anything_in_markdown(text, markdown):

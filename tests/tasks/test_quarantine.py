@@ -22,6 +22,6 @@ def test_shards_with_repairs_are_computed_by_worker_processes(tmp_path, make_con
     monkeypatch.setattr("tasks.computing.PROCESSES_PAY_FROM_BYTES", 0)
     monkeypatch.setattr("tasks.computing.tokenize_shard", tokenize_or_end)
     monkeypatch.setenv("CPT_TEST_DOOM", f"SIGKILL 1 {tmp_path}")
-    retried = retry_repairs(make_config(tokenization={"repairs": str(tmp_path / "repairs.jsonl")}))
+    retried = retry_repairs(make_config(tokenization={"repairs": str(tmp_path / "repairs.jsonl")}), tell=print)
     assert [(each.shard.name, each.repaired) for each in retried] == [(SHARD, 1), ("a-00002", 1)]
     assert [path.name for path in tmp_path.glob("end-*")] == ["end-0"]

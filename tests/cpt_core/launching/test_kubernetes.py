@@ -20,6 +20,8 @@ from cpt_core.errors import ConfigError
 from cpt_core.launching.job import Job
 from cpt_core.launching.kubernetes import KubernetesJob, render_manifest
 from cpt_core.launching.launchers import launch
+from cpt_core.launching.process_id import ProcessId
+from cpt_core.launching.status import RankExit, SignOfLife
 from cpt_core.launching.waiting import wait_for_job
 
 POD = {
@@ -123,6 +125,29 @@ def test_without_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         " where kubectl is, and this command again when the job has ended"
     )
     assert yaml.safe_load(path.read_text()) == render_manifest(job)
+
+
+def test_a_job_that_was_submitted_by_hand_is_not_stopped_without_kubectl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ranks are seen in the shared folder, and one line says how to end them; when they have ended, there is nothing
+    to stop.
+    """
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job, me = job_in(tmp_path), ProcessId.of(os.getpid())
+    job.status().tell_alive(SignOfLife(0, 0, "pod0", "/logs/rank-00000.log", me, me, signs=1, meetings=0))
+    handle = KubernetesJob.attach(job, {"name": "cpt-0123abcd", "namespace": "ml"})
+    with pytest.raises(ConfigError) as raised:
+        handle.stop()
+    assert str(raised.value) == (
+        "kubectl is not in PATH, so the PyTorchJob ml/cpt-0123abcd was not deleted and goes on: run `kubectl"
+        " --namespace=ml delete pytorchjob cpt-0123abcd` where kubectl is"
+    )
+    assert handle.poll() == "running"
+    job.status().tell_end(RankExit(rank=0, node=0, host="pod0", exit_code=0, log="/logs/rank-00000.log"))
+    ended = KubernetesJob.attach(job, handle.identity())
+    ended.stop()
+    assert ended.poll() == "exited"
 
 
 Say = Callable[[str], None]

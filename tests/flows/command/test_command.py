@@ -82,12 +82,18 @@ def test_prepare_prints_a_screen_for_people(cpt, tmp_path, tokenizer_folder):
         f"cpt: tokenization.backend: gigatoken is refused for {tokenizer_folder}/tokenizer.json: it gives other ids "
         "for the text 'x'; use auto or huggingface\n",
     )
+    alone = cpt("retry-shard", "config.yaml", "a-00000")
+    assert alone.stdout.splitlines()[0] == "a-00000: computed; 2 documents, 10 tokens"
+    assert alone.stderr == (
+        "tokenization  tokenizer backend huggingface: not gigatoken: it gives other ids for the text 'x'\n"
+    )
+    assert cpt("retry-shard", "config.yaml", "a-00000").stderr == ""
     result = cpt("prepare", "config.yaml")
     assert (
         "tokenization  tokenizer backend huggingface: not gigatoken: it gives other ids for the text 'x'\n"
     ) in result.stderr
     assert result.stdout.splitlines() == [
-        "shards        2 (2 computed, 0 cached)",
+        "shards        2 (1 computed, 1 cached)",
         "documents     3 in = 3 out + 0 quarantined",
         "tokens        17 in = 17 in rows + 0 dropped by policy",
         "rows          2 of 16 tokens, padding 46.88%, 0 documents split",

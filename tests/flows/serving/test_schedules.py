@@ -1,19 +1,17 @@
 """A configuration that runs by itself: on new files, or by the clock."""
 
-import re
-from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cpt_core.errors import ConfigError
 from flows.serving.api import ask
 from flows.serving.operation import down, up
-from flows.serving.overview import describe, status
-from flows.serving.prefect_server import free_port
+from flows.serving.overview import status
 from flows.serving.schedules import Schedule, parse_schedule
-from flows.watch_sources import look
 from tests.conftest import write_jsonl
+from tests.flows.serving.scheduled import Scheduled, watching
+from tests.pipeline import packed
 
 
 @pytest.mark.parametrize(
@@ -52,48 +50,11 @@ def test_a_schedule_that_means_nothing_is_one_line(options, message):
     assert str(error.value) == message
 
 
-class Watched:
-    """A served configuration that waits for its files."""
-
-    def __init__(self, home, config):
-        self.home, self.config = home, config
-        self.api_url = str(up(config, home=home, port=free_port(), schedule=every_10_s()).api_url)
-
-    def runs(self, flow: str) -> list[dict]:
-        """Runs that were begun, the oldest first."""
-        question = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
-        return [run for run in ask(self.api_url, "flow_runs/filter", question) if run["start_time"]]
-
-    def rows(self, run: dict) -> dict[str, str]:
-        """Task run -> state."""
-        found = ask(self.api_url, "task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
-        return {task["name"]: task["state_name"] for task in found}
-
-    def shards(self, run: dict) -> dict[str, str]:
-        """Shard -> state."""
-        return {name: state for name, state in self.rows(run).items() if name.startswith("tokenize")}
-
-    def screen(self) -> list[str]:
-        """What `cpt status` shows but for the jobs, which come and go with each look, without what differs each time."""
-        text = describe(replace(status(self.home), jobs=())).replace(self.api_url.removesuffix("/api"), "URL")
-        return re.sub(r"started [-0-9]+ [:0-9]+ UTC", "started TIME", text).splitlines()
-
-    def look(self) -> str:
-        """One more look, at once."""
-        with temporary_settings({PREFECT_API_URL: self.api_url}):
-            return look(self.config)
-
-
-def every_10_s() -> Schedule:
-    """The sensor, more often than the command allows: the test waits for its looks."""
-    return Schedule(every_seconds=10, watches=True)
-
-
 @pytest.fixture
 def watched(home, make_config):
     """No file is there yet."""
     try:
-        yield Watched(home, make_config())
+        yield Scheduled(home, make_config(), watching())
     finally:
         down(home)
 
@@ -144,3 +105,46 @@ def test_new_files_start_a_run_that_computes_only_them(watched, tmp_path, until)
     print(f"a run that found nothing new took {third['total_run_time']:.1f} s")
     assert third["total_run_time"] < 60
     assert any(run["auto_scheduled"] for run in watched.runs("cpt-watch"))
+
+
+@pytest.fixture
+def by_the_clock(home, make_config):
+    """Serve the configuration with these options of `cpt up`."""
+
+    def serve(**options: str) -> Scheduled:
+        return Scheduled(home, make_config(), parse_schedule(**{"every": None, "cron": None, "watch": False} | options))
+
+    return serve
+
+
+def test_every_half_a_minute_the_worker_runs_it_and_what_is_there_is_not_computed_again(by_the_clock, tmp_path, until):
+    """The first run begins at once, the next one is the server's own: it finds nothing new and ends after seconds. One
+    that is due while the first goes on is cancelled.
+    """
+    write_jsonl(tmp_path / "corpus/1.jsonl", ["the only file"])
+    site = by_the_clock(every="30s")
+    until(lambda: len(site.completed()) >= 2)
+    first, second = site.completed()[:2]
+    assert [run["auto_scheduled"] for run in (first, second)] == [False, True]
+    discovered = {"discover test": "Completed"}
+    others = ("index test", "pack a-00000", "tokenize a-00000")
+    until(lambda: site.rows(first) == discovered | dict.fromkeys(others, "Completed"))
+    until(lambda: site.rows(second) == discovered | dict.fromkeys(others, "Cached"))
+    assert second["total_run_time"] < 20
+
+
+def test_at_the_minute_the_worker_runs_it_and_only_the_new_file_is_computed(by_the_clock, make_config, tmp_path, until):
+    """Nobody starts a run; the one of `--cron` is due at second 0 and begins soon after."""
+    write_jsonl(tmp_path / "corpus/1.jsonl", ["the first file"])
+    packed(make_config())
+    write_jsonl(tmp_path / "corpus/2.jsonl", ["the second file"])
+    site = by_the_clock(cron="* * * * *")
+    assert status(site.home).schedules == ('cpt-prepare/data-only at "* * * * *" UTC',)
+    assert site.runs() == []
+    until(lambda: site.completed() != [])
+    run = site.completed()[0]
+    assert run["auto_scheduled"]
+    due, begun = (datetime.fromisoformat(run[which]) for which in ("expected_start_time", "start_time"))
+    assert (due.second, due.microsecond) == (0, 0)
+    assert timedelta(0) <= begun - due < timedelta(seconds=60)
+    until(lambda: site.shards(run) == {"tokenize a-00000": "Cached", "tokenize a-00001": "Completed"})
