@@ -1,10 +1,9 @@
 """The screen of a run: bars on a terminal, plain lines elsewhere; always on stderr."""
 
-import functools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -91,11 +90,6 @@ def progress_screen() -> Iterator[Screen]:
         yield screen
     finally:
         screen.stop()
-
-
-def remarks(screen: Screen, stage: str) -> Callable[[str], None]:
-    """What shows something to know about a stage, where no run does."""
-    return functools.partial(screen.stage, stage)
 
 
 def discovery_bar(screen: Screen) -> "OnProgress":

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from cpt_core.errors import ConfigError
 from cpt_core.storage import Store
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import one_line, print_json, want_json
-from flows.command.progress_screen import progress_screen, remarks
+from flows.command.progress_screen import progress_screen
 
 if TYPE_CHECKING:
     from cpt_core.tokenization import RejectedLine
@@ -80,7 +81,7 @@ def retry(config: ConfigPath, overrides: Overrides = None, as_json: AsJson = Fal
     want_json(as_json)
     loaded = load_config(config, overrides)
     with progress_screen() as screen:
-        retried = retry_repairs(loaded, tell=remarks(screen, "tokenization"))
+        retried = retry_repairs(loaded, tell=partial(screen.stage, "tokenization"))
     if as_json:
         print_json({"shards": [each.as_json() for each in retried]})
     else:

@@ -1,6 +1,7 @@
 """Commands that compute: ``run``, ``prepare``, ``train``, ``retry-shard``."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,7 +14,7 @@ from cpt_core.launching.environment import current_environment, node_rank
 from cpt_core.launching.job import EXTRA_SECONDS_TO_STOP
 from flows.command.options import AsJson, ConfigPath, Overrides
 from flows.command.output import print_json, print_run, want_json
-from flows.command.progress_screen import Screen, discovery_bar, progress_screen, remarks
+from flows.command.progress_screen import Screen, discovery_bar, progress_screen
 from flows.command.stopping import allow_more
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def retry_shard(config: ConfigPath, shard: str, overrides: Overrides = None, as_
     want_json(as_json)
     loaded = load_config(config, overrides)
     with progress_screen() as screen:
-        tokens = tokenize_one(loaded, shard, tell=remarks(screen, "tokenization"))
+        tokens = tokenize_one(loaded, shard, tell=partial(screen.stage, "tokenization"))
     if as_json:
         print_json({"shard": shard, "is_cached": tokens.is_cached, "uri": tokens.uri, **tokens.counts})
     else:
