@@ -19,7 +19,7 @@ from cpt_core.tokenization import recall_tokenizer
 from flows.prepare_corpus import prepare_corpus
 from flows.serving.api import ask
 from tasks.shards import find_shards, token_keys
-from tests.conftest import write_jsonl
+from tests.conftest import REPOSITORY, write_jsonl
 from tests.flows.clusters import dask_cluster, ray_cluster
 
 SHARDS = 6
@@ -228,6 +228,24 @@ def test_a_cluster_that_does_not_start_here_is_one_line(prefect_api, tmp_path, m
     assert isinstance(error, WorkerError)
     assert str(error).startswith("orchestration.runner: ray could start no cluster on this machine (")
     assert str(error).endswith("); run the same command again when it is less busy, or choose threads")
+
+
+RAY_IS_IMPORTED = """
+import sys, ray
+from cpt_core.config import PipelineConfig
+from tasks.runners import RunCluster
+with RunCluster(PipelineConfig.model_validate_json(sys.argv[1])) as cluster:
+    print(type(cluster.runner()).__name__)
+"""
+
+
+def test_a_process_that_has_imported_ray_before_starts_a_cluster_that_asks_for_a_token(make_config):
+    """Other libraries import it too, and it looks at its variables then."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    config = make_config(orchestration={"runner": "ray", "workers": 1}).model_dump_json()
+    command = [sys.executable, "-c", RAY_IS_IMPORTED, config]
+    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("RayTaskRunner\n", 0), done.stderr
 
 
 def test_a_runner_that_is_not_installed_is_named_before_anything_is_read(

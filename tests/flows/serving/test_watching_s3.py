@@ -19,6 +19,7 @@ def watched(s3, home, tmp_path, tokenizer_folder):
     s3.client().rm(f"{s3.bucket}/{tmp_path.name}", recursive=True)
 
 
+@pytest.mark.matrix  # two minutes, and but for the listing what the suite shows in a folder
 @pytest.mark.timeout(1500)
 def test_a_new_object_starts_one_run_that_computes_only_its_shard(watched, s3, tmp_path, until):
     """So does one that is replaced by another of the same size; further looks at the same objects start nothing."""
