@@ -54,7 +54,8 @@ def test_a_cluster_gives_what_threads_give_and_a_retry_computes_only_what_failed
     prefect_api, tmp_path, make_config, monkeypatch, until, runner
 ):
     """Six shards in three task runs, one of them broken: it fails under its own name, as a task run of its own; each
-    has its line in the log, though the workers end with the run; after the repair it alone is computed, and every file is the one that threads write.
+    has its line in the log, though the workers end with the run; after the repair it alone is computed, and every file
+    is the one that threads write.
     """
     monkeypatch.setattr("tasks.batches.MAX_TASK_RUNS", 3)
     for number in range(SHARDS):
