@@ -13,7 +13,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -148,15 +147,14 @@ def _ray(package: Any, config: OrchestrationConfig, workers: int) -> Any:
         return package.RayTaskRunner(address=config.runner_address, init_kwargs=settings)
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # one of its own, which Ray would write into the user's home
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    if "ray" in sys.modules:
-        _read_variables_again()
+    _have_ray_read_variables()
     settings |= {"num_cpus": workers, "include_dashboard": False, "_node_ip_address": LOOPBACK}
     settings["object_store_memory"] = OBJECTS_BYTES
     return package.RayTaskRunner(address="local", init_kwargs=settings)
 
 
-def _read_variables_again() -> None:
-    """Ray reads them when it is imported, which somebody may have done before; there is no public way to tell it."""
+def _have_ray_read_variables() -> None:
+    """It does so once, at its import, which may have been before; there is no public way to ask for it."""
     raylet = importlib.import_module("ray._raylet")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
     raylet.Config.initialize("")

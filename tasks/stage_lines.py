@@ -8,7 +8,7 @@ from typing import Any
 
 from cpt_core.artifacts import Artifact
 from cpt_core.printable import printable
-from cpt_core.tokenization import noticed, quarantined_by_reason
+from cpt_core.tokenization import describe_reasons, noticed, quarantined_by_reason
 
 FILES_SHOWN = 3
 _NOTICED = {
@@ -33,7 +33,7 @@ def describe_tokens(tokens: list[Artifact]) -> str:
     """The stage in one line."""
     cached = sum(artifact.is_cached for artifact in tokens)
     documents, num_tokens = (sum(artifact.counts[name] for artifact in tokens) for name in ("documents_out", "tokens"))
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in quarantined_by_reason(tokens).items())
+    reasons = describe_reasons(quarantined_by_reason(tokens))
     return (
         f"{counted(len(tokens) - cached, 'shard')} computed, {cached:,} cached; {counted(documents, 'document')}, "
         f"{counted(num_tokens, 'token')}, "

@@ -12,7 +12,7 @@ from typing import Any
 
 from cpt_core.artifacts import Artifact
 from cpt_core.manifest import Manifest, Shard
-from cpt_core.tokenization import quarantined_by_file, quarantined_by_reason
+from cpt_core.tokenization import describe_reasons, quarantined_by_file, quarantined_by_reason
 from tasks.cells import Emphasis, Place
 from tasks.prepared import Prepared
 from tasks.stage_lines import counted
@@ -65,7 +65,7 @@ def rejected_lines(manifest: Manifest, tokens: dict[str, Artifact]) -> list[Row]
     done = [shard for shard in manifest.shards if shard.name in tokens]
     bad = quarantined_by_file(done, [tokens[shard.name] for shard in done])
     rows: list[Row] = [
-        {"file": Place(file), "rejected": f"{sum(reasons.values()):,}", "by reason": _by_reason(reasons)}
+        {"file": Place(file), "rejected": f"{sum(reasons.values()):,}", "by reason": describe_reasons(reasons)}
         for file, reasons in islice(bad.items(), MAX_FILES_WITH_REJECTED_LINES)
     ]
     rest = list(bad.values())[MAX_FILES_WITH_REJECTED_LINES:]
@@ -182,13 +182,9 @@ def _tokenized(source: str, shards: list[Shard], tokens: dict[str, Artifact], fa
         "cached": f"{cached:,}",
         "failed": f"{sum(shard.name in failures for shard in shards):,}",
         "documents": f"{sum(artifact.counts['documents_out'] for artifact in found):,}",
-        "quarantined": _by_reason(reasons) or "none",
+        "quarantined": describe_reasons(reasons) or "none",
         "tokens": f"{sum(artifact.counts['tokens'] for artifact in found):,}",
     }
-
-
-def _by_reason(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
 
 
 def _packed(packed: list[Artifact]) -> Row:

@@ -81,8 +81,9 @@ class Watch:
     def _look_for_silence(self, now: float) -> None:
         status = self._status()
         ended = status.ends()
-        self._signs |= status.alive()  # one that cannot be read any more is as good as one that does not change
-        if self._first is None:
+        alive = status.alive()
+        self._signs |= alive  # one that cannot be read any more is as good as one that does not change
+        if self._first is None and len(alive) < self._job.launcher.world_size:
             self._look_at_neighbours()
         self._forgive_own_absence(now)
         running = [sign for rank, sign in self._signs.items() if rank not in ended]

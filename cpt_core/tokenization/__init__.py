@@ -6,7 +6,13 @@ keeps the bad ones aside, encodes the good ones with BOS and EOS exactly once, a
 
 from cpt_core.tokenization.backend import choose_backend
 from cpt_core.tokenization.carried import tokenizer_here
-from cpt_core.tokenization.quality import noticed, quarantined_by_file, quarantined_by_reason, require_few_bad_lines
+from cpt_core.tokenization.quality import (
+    describe_reasons,
+    noticed,
+    quarantined_by_file,
+    quarantined_by_reason,
+    require_few_bad_lines,
+)
 from cpt_core.tokenization.quarantine import RejectedLine, read_rejected_lines
 from cpt_core.tokenization.remembered import recall_tokenizer
 from cpt_core.tokenization.repairs import place_of, with_repairs
@@ -18,6 +24,7 @@ __all__ = [
     "ShardProgress",
     "TextTokenizer",
     "choose_backend",
+    "describe_reasons",
     "find_tokens",
     "load_tokenizer",
     "noticed",

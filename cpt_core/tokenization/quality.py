@@ -67,11 +67,13 @@ def quarantined_by_file(shards: Iterable[Shard], tokens: Iterable[Artifact]) -> 
     return {file: dict(sorted(reasons.items())) for file, reasons in by_file.items() if reasons}
 
 
+def describe_reasons(reasons: dict[str, int]) -> str:
+    """Such as ``1 json_syntax, 2 not_object``; empty for none."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+
+
 def _files(shards: Iterable[Shard], tokens: Iterable[Artifact]) -> str:
     """The first files with rejected lines, in the order of the manifest."""
     bad = quarantined_by_file(shards, tokens)
-    named = [
-        f"{file}: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
-        for file, reasons in islice(bad.items(), FILES_NAMED)
-    ]
+    named = [f"{file}: {describe_reasons(reasons)}" for file, reasons in islice(bad.items(), FILES_NAMED)]
     return "; ".join(named) + (f"; and {len(bad) - FILES_NAMED:,} more files" if len(bad) > FILES_NAMED else "")
