@@ -10,10 +10,23 @@ from cpt_core.launching.environment import free_port
 from tests.cluster import slurm
 from tests.cluster.hosts import Hosts, can_be_made, missing_programs, two_hosts
 from tests.cluster.slurm import Slurm
-from tests.cpt_core.training.conftest import commit_rows, config_only_folder, llama_config, tokenizer_folder
+from tests.cpt_core.training.conftest import (
+    commit_rows,
+    config_only_folder,
+    llama_config,
+    tokenizer_folder,
+    training_command,
+)
 from tests.flows.conftest import home_with_schema
 
-__all__ = ["commit_rows", "config_only_folder", "home_with_schema", "llama_config", "tokenizer_folder"]
+__all__ = [
+    "commit_rows",
+    "config_only_folder",
+    "home_with_schema",
+    "llama_config",
+    "tokenizer_folder",
+    "training_command",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

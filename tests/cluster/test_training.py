@@ -16,10 +16,9 @@ import pytest
 from cpt_core.config import LauncherConfig
 from cpt_core.launching.environment import current_environment, extensions_folder, free_port
 from cpt_core.launching.status import Status
-from cpt_core.storage import Store
 from tests.cluster.hosts import NAMES, Hosts
 from tests.cluster.slurm import Slurm
-from tests.small_training import last_word, small_training
+from tests.small_training import last_word
 
 STEPS = 30
 TORCH_EXTENSIONS = {"TORCH_EXTENSIONS_DIR": str(extensions_folder(LauncherConfig(), current_environment()))}
@@ -29,19 +28,12 @@ def test_two_hosts_train_through_the_loss_of_a_rank(
     tmp_path: Path,
     hosts: Hosts,
     search_path: str,
-    config_only_folder: Path,
-    tokenizer_folder: Path,
-    commit_rows: Any,
+    training_command: Any,
     until: Any,
 ) -> None:
     """Rank 1 is killed on the second host; the job starts again from its newest checkpoint and ends with a model."""
-    store = Store(str(tmp_path / "store"))
     (tmp_path / "hostfile").write_text("".join(f"{name} slots=1\n" for name in NAMES))
-    command = small_training(
-        store,
-        commit_rows(store, 7).folder,
-        model=config_only_folder,
-        tokenizer=tokenizer_folder,
+    command = training_command(
         launcher={
             "kind": "hostfile",
             "num_nodes": 2,
@@ -76,22 +68,15 @@ def test_slurm_trains_through_the_loss_of_a_rank_a_flow_and_a_node(
     tmp_path: Path,
     cluster: Slurm,
     search_path: str,
-    config_only_folder: Path,
-    tokenizer_folder: Path,
-    commit_rows: Any,
+    training_command: Any,
     until: Any,
 ) -> None:
     """A killed rank costs an attempt, and the next one goes on from the newest checkpoint; the flow is killed, and the
     next one follows; the node of rank 1 is lost, Slurm takes the job to another under its old number, and it goes on
     again, to the model. Every step is recorded once.
     """
-    store = Store(str(tmp_path / "store"))
     steps = 80
-    command = small_training(
-        store,
-        commit_rows(store, 7).folder,
-        model=config_only_folder,
-        tokenizer=tokenizer_folder,
+    command = training_command(
         launcher={
             "kind": "slurm",
             "num_nodes": 2,
@@ -162,19 +147,12 @@ def test_slurm_trains_through_the_loss_of_a_rank_a_flow_and_a_node(
 def test_nodes_of_a_cluster_start_their_parts_again(
     num_nodes: int,
     tmp_path: Path,
-    config_only_folder: Path,
-    tokenizer_folder: Path,
-    commit_rows: Any,
+    training_command: Any,
     search_path: str,
     until: Any,
 ) -> None:
     """Kind env: each of the nodes, which know nothing of each other, names the lost rank and goes on."""
-    store = Store(str(tmp_path / "store"))
-    command = small_training(
-        store,
-        commit_rows(store, 7).folder,
-        model=config_only_folder,
-        tokenizer=tokenizer_folder,
+    command = training_command(
         launcher={"kind": "env", "num_nodes": num_nodes, "max_restarts": 1},
         max_steps=STEPS,
         save_steps=2,
@@ -198,19 +176,12 @@ def test_nodes_of_a_cluster_start_their_parts_again(
 def test_a_rank_that_is_lost_before_the_ranks_have_met_ends_every_node(
     node: int,
     tmp_path: Path,
-    config_only_folder: Path,
-    tokenizer_folder: Path,
-    commit_rows: Any,
+    training_command: Any,
     search_path: str,
     until: Any,
 ) -> None:
     """Kind env: the other node waits for it in torch's rendezvous, which would take half an hour."""
-    store = Store(str(tmp_path / "store"))
-    command = small_training(
-        store,
-        commit_rows(store, 7).folder,
-        model=config_only_folder,
-        tokenizer=tokenizer_folder,
+    command = training_command(
         launcher={"kind": "env", "num_nodes": 2},
     )
     with _nodes(2, command, search_path) as start:

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from cpt_core.artifacts import Artifact, Draft, commit
 from cpt_core.schemas import PACKED_SHARD
 from cpt_core.storage import Store
+from tests.small_training import small_training
 
 VOCAB_SIZE = 64
 ROW_LEN_TOKENS = 16
@@ -129,3 +130,17 @@ def rows_of(rows: list[list[list[int]]]) -> list[dict[str, Any]]:
         lengths = [*map(len, documents), padding]
         made.append({"input_ids": ids, "seq_lengths": lengths, "num_tokens": num_tokens, "pieces": pieces})
     return made
+
+
+@pytest.fixture
+def training_command(
+    tmp_path: Path, config_only_folder: Path, tokenizer_folder: Path, commit_rows: PackedMaker
+) -> Callable[..., list[str]]:
+    """The command of the smallest training, on seven rows in ``tmp_path/store``; told its launcher and what is changed."""
+
+    def command(**changed: Any) -> list[str]:
+        store = Store(str(tmp_path / "store"))
+        rows = commit_rows(store, 7).folder
+        return small_training(store, rows, model=config_only_folder, tokenizer=tokenizer_folder, **changed)
+
+    return command

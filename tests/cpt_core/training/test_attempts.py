@@ -17,7 +17,7 @@ from cpt_core.errors import JobFailedError, JobInterruptedError
 from cpt_core.launching.status import Status
 from cpt_core.storage import Store
 from cpt_core.training import attempts, train_model
-from tests.small_training import last_word, small_training
+from tests.small_training import last_word
 
 STEPS = 30
 UNREACHABLE = "ssh: connect to host node0 port 22: No route to host"
@@ -38,18 +38,11 @@ def _start(command: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": search_path}, stdout=subprocess.PIPE, text=True)
 
 
-def test_one_job_whatever_is_killed(
-    tmp_path: Path, config_only_folder: Path, tokenizer_folder: Path, commit_rows: Any, until: Any
-) -> None:
+def test_one_job_whatever_is_killed(tmp_path: Path, training_command: Any, until: Any) -> None:
     """A second flow on the same output follows the job of the first; the first is killed and the job goes on; a rank is
     killed and the job starts again.
     """
-    store = Store(str(tmp_path / "store"))
-    command = small_training(
-        store,
-        commit_rows(store, 7).folder,
-        model=config_only_folder,
-        tokenizer=tokenizer_folder,
+    command = training_command(
         launcher={"processes_per_node": 2, "max_restarts": 1},
         max_steps=STEPS,
         save_steps=2,
